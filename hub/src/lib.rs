@@ -1,0 +1,14 @@
+//! The central aggregator of the command center.
+//!
+//! The way of a record is one direction, one owner per step: [`gate`] lets agents in and their
+//! bytes on, [`ingest`] reads envelopes and is the one writer of [`store`] and [`media`], [`fleet`]
+//! turns what was committed into states, [`web`] shows them to those who may see them.
+
+pub mod cmd;
+pub mod config;
+pub mod fleet;
+pub mod gate;
+pub mod ingest;
+pub mod media;
+pub mod store;
+pub mod web;
