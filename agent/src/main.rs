@@ -1,1 +1,2 @@
+//! The agent's program. Its commands are not there yet.
 fn main() {}

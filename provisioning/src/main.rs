@@ -1,1 +1,2 @@
+//! For the technician's program. Its commands are not there yet.
 fn main() {}
