@@ -120,7 +120,9 @@ impl Running {
     /// Asks it to stop and waits; kills it after eight seconds.
     pub fn stop(&mut self) {
         if let Ok(None) = self.child.try_wait() {
-            let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+            let pid = i32::try_from(self.child.id())
+                .ok()
+                .and_then(rustix::process::Pid::from_raw);
             if let Some(pid) = pid {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
@@ -142,5 +144,36 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_is_heard_and_does_not_outlive_its_handle() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo noise; echo listening here; cat"]);
+        let program = Running::talking("sh", command, &dir.path().join("log")).unwrap();
+        let said = program
+            .wait_line("listening ", Duration::from_secs(5))
+            .unwrap();
+        assert_eq!(said, "here");
+        let proc = format!("/proc/{}", program.pid());
+        drop(program);
+        assert!(!Path::new(&proc).exists());
+    }
+
+    #[test]
+    fn a_program_that_ends_before_it_speaks_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let program =
+            Running::talking("true", Command::new("true"), &dir.path().join("log")).unwrap();
+        let error = program
+            .wait_line("listening ", Duration::from_secs(5))
+            .unwrap_err();
+        assert!(error.to_string().contains("ended before"), "{error}");
     }
 }

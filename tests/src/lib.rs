@@ -1,1 +1,4 @@
-//! Skeleton.
+//! What needs more than one crate: the stand-ins for hardware, end to end, faults, the browser.
+
+pub mod child;
+pub mod demo;
