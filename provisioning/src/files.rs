@@ -39,10 +39,7 @@ pub fn write(file: &Path, content: &[u8], access: Access) -> Result<(), Error> {
 }
 
 fn put(file: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    let folder = match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = above(file);
     let mut name = file
         .file_name()
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?
@@ -79,17 +76,27 @@ fn put(file: &Path, content: &[u8], access: Access) -> io::Result<()> {
 /// # Errors
 /// [`Error::File`] names the folder.
 pub fn private_folder(folder: &Path) -> Result<(), Error> {
+    let missing: Vec<&Path> = folder.ancestors().take_while(|f| !f.exists()).collect();
     let make = || -> io::Result<()> {
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(folder)?;
-        if let Some(above) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(above)?.sync_all()?;
+        // a new folder is only there for good once the folder above it says so
+        for new in missing {
+            File::open(above(new))?.sync_all()?;
         }
         Ok(())
     };
     make().map_err(|e| Error::file(folder, &e))
+}
+
+/// The folder that something lies in; `.` for a bare name.
+fn above(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
 }
 
 /// Reads a whole text file.

@@ -39,7 +39,7 @@ pub fn check_declared(id: &AgentId, fleet: &Path) -> Result<(), Error> {
     })
 }
 
-/// Issues the certificate of a site's agent into `out`; gives its entry in the index.
+/// Issues the certificate of a site's agent into `out`, valid for so many days.
 ///
 /// # Errors
 /// [`Error::KeyInTheWay`] unless `replace`; [`Error::TooLong`]; what the disk says.
