@@ -1,1 +1,3 @@
-//! Skeleton.
+//! What needs more than one crate: stand-ins for hardware, end to end, faults.
+
+pub mod camera;
