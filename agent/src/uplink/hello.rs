@@ -1,0 +1,102 @@
+//! Writing the hello, so that it always fits into one payload.
+
+use scc_common::id::{AgentId, Epoch};
+use scc_common::wire::{Hello, LaneOffer, MAX_PAYLOAD, Up, UpMessage};
+
+/// Room that the rest of the envelope may need.
+const SPARE: usize = 2 * 1024;
+
+/// Shortens offers until a hello with them fits into a payload: of the lane with most to tell, the
+/// older half of its longer list goes. What is not told now is told ahead of the first record after
+/// the hole, and nothing is deleted because of it: only what the hub says it has is.
+pub(super) fn fit(offers: &mut [LaneOffer]) {
+    loop {
+        let size: usize = offers.iter().map(weight).sum();
+        if size + SPARE <= MAX_PAYLOAD {
+            return;
+        }
+        let Some(most) = offers.iter_mut().max_by_key(|o| weight(o)) else {
+            return;
+        };
+        tracing::warn!(
+            epoch = %most.epoch,
+            stream = %most.stream,
+            gaps = most.gaps.len(),
+            held = most.held.len(),
+            "too much to tell in one hello; the older half waits"
+        );
+        if most.gaps.len() >= most.held.len() {
+            most.gaps.drain(..most.gaps.len().div_ceil(2));
+        } else {
+            most.held.drain(..most.held.len().div_ceil(2));
+        }
+    }
+}
+
+/// At least as many bytes as the offer takes in CBOR.
+fn weight(offer: &LaneOffer) -> usize {
+    96 + offer.held.len() * 40 + offer.gaps.len() * 128
+}
+
+/// The payload of a hello.
+pub(super) fn payload(
+    agent: &AgentId,
+    version: &str,
+    nonce: u64,
+    epoch: Epoch,
+    offers: &[LaneOffer],
+    clock: &dyn scc_common::clock::Clock,
+) -> Vec<u8> {
+    Up::new(
+        agent.clone(),
+        UpMessage::Hello(Hello {
+            nonce,
+            version: version.to_owned(),
+            boot: clock.boot(),
+            wall_ms: clock.wall_ms(),
+            epoch,
+            lanes: offers.to_vec(),
+        }),
+    )
+    .encode()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scc_common::clock::ManualClock;
+    use scc_common::stream::Stream;
+    use scc_common::wire::{Gap, GapReason, SeqRange};
+
+    #[test]
+    fn a_card_full_of_holes_still_says_hello() {
+        let range = |n: u64| SeqRange {
+            first: u64::MAX / 2 + n * 3,
+            last: u64::MAX / 2 + n * 3 + 1,
+        };
+        let mut offers: Vec<LaneOffer> = Stream::ALL
+            .into_iter()
+            .map(|stream| LaneOffer {
+                epoch: Epoch(u64::MAX),
+                stream,
+                next: u64::MAX,
+                held: (0..5_000).map(range).collect(),
+                gaps: (0..5_000)
+                    .map(|n| Gap {
+                        epoch: Epoch(u64::MAX),
+                        stream,
+                        range: range(n),
+                        reason: GapReason::EvictedAfterAck,
+                        at_ms: i64::MAX,
+                    })
+                    .collect(),
+            })
+            .collect();
+        fit(&mut offers);
+        let agent = AgentId::new("a".repeat(64)).unwrap();
+        let bytes = payload(&agent, "0.1.0", u64::MAX, Epoch(u64::MAX), &offers, &*ManualClock::at(0));
+        assert!(bytes.len() <= MAX_PAYLOAD, "{} bytes", bytes.len());
+        assert!(bytes.len() > MAX_PAYLOAD / 4, "told too little: {}", bytes.len());
+        assert!(Up::decode(&bytes).is_ok());
+    }
+}

@@ -1,0 +1,58 @@
+//! The seam below the uplink: one connection to the hub.
+//!
+//! [`Dial`] makes a new [`Link`] for each connection; a link that has failed once is never used
+//! again. rumqttc stands behind it in [`super::mqtt`], a scripted peer in the tests. Nothing above
+//! this seam knows MQTT.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+
+/// Why there is no connection, or none any more. The texts are for logs and for `status`; they name
+/// what was seen and hold no secret.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    /// This agent's certificate, key or trust anchor cannot be used.
+    #[error("the identity cannot be used: {0}")]
+    Identity(String),
+    /// No TCP connection: name, route, port.
+    #[error("the hub cannot be reached: {0}")]
+    Network(String),
+    /// TCP, but no TLS: the certificate of one side was refused, or the peer speaks something else.
+    #[error("no TLS with the hub: {0}")]
+    Tls(String),
+    /// The hub refused this client or its subscription.
+    #[error("the hub refused the connection: {0}")]
+    Refused(String),
+    /// The other side fell silent.
+    #[error("the hub fell silent: {0}")]
+    Silent(String),
+    /// The connection ended.
+    #[error("the connection ended: {0}")]
+    Ended(String),
+}
+
+/// One connection. Both methods may be polled at once from one task, and both may be dropped while
+/// they wait: then nothing was published, and nothing received is lost.
+pub trait Link: Send + Sync {
+    /// Hands over one payload for `scc/up/<agent>`; waits while the connection has no room. `Ok`
+    /// proves nothing about the hub.
+    ///
+    /// # Errors
+    /// [`Closed`]; the link is dead.
+    fn publish(&self, payload: Bytes) -> BoxFuture<'_, Result<(), Closed>>;
+
+    /// The next payload of `scc/down/<agent>`.
+    ///
+    /// # Errors
+    /// [`Closed`]; the link is dead.
+    fn receive(&self) -> BoxFuture<'_, Result<Bytes, Closed>>;
+}
+
+/// Makes connections.
+pub trait Dial: Send + Sync + 'static {
+    /// Connects, and returns when payloads from the hub can no longer be missed (subscribed).
+    ///
+    /// # Errors
+    /// [`Closed`] with what failed.
+    fn dial(&self) -> BoxFuture<'_, Result<Box<dyn Link>, Closed>>;
+}

@@ -1,0 +1,198 @@
+//! The link over MQTT 3.1.1 and TLS, by rumqttc.
+//!
+//! Clean session, client id = agent id, up at QoS 1 (a PUBACK only paces), down at QoS 0. A new
+//! client object per connection: rumqttc 0.25 keeps state across reconnects that can livelock
+//! (bytebeamio/rumqtt#1056). Identity files are read for each connection, so that a renewed
+//! certificate needs no restart.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rumqttc::{
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS,
+    StateError, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
+};
+use scc_common::id::AgentId;
+use scc_common::{identity, topic};
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinHandle;
+
+use super::link::{Closed, Dial, Link};
+use crate::config::{Hub, Identity};
+
+/// The hub drops a client after 1.5 times this; a dead peer is noticed after twice this at most.
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+
+/// Connecting, and also flushing one packet: a part must get through a slow link within it.
+const TIMEOUT_S: u64 = 30;
+
+/// Publishes without PUBACK. The window bounds bytes; this bounds packets.
+const INFLIGHT: u16 = 16;
+
+/// Largest packet, bytes.
+const MAX_PACKET: usize = 1024 * 1024;
+
+/// What the kernel may hold unsent, bytes (it doubles the number itself). A punch waits behind it.
+const SEND_BUFFER: u32 = 32 * 1024;
+
+/// Messages of the hub that may wait for the session.
+const DOWN_QUEUE: usize = 64;
+
+/// Makes MQTT connections to one hub as one agent.
+#[derive(Debug, Clone)]
+pub struct Mqtt {
+    agent: AgentId,
+    hub: Hub,
+    identity: Identity,
+}
+
+impl Mqtt {
+    /// Nothing is read or connected yet.
+    #[must_use]
+    pub fn new(agent: AgentId, hub: Hub, identity: Identity) -> Self {
+        Self {
+            agent,
+            hub,
+            identity,
+        }
+    }
+
+    async fn connect(&self) -> Result<Box<dyn Link>, Closed> {
+        let files = &self.identity;
+        let tls = identity::agent_tls(&files.certificate, &files.key, &files.hub_ca)
+            .map_err(|e| Closed::Identity(e.to_string()))?;
+        let mut options = MqttOptions::new(self.agent.as_str(), &self.hub.host, self.hub.port);
+        options
+            .set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)))
+            .set_keep_alive(KEEP_ALIVE)
+            .set_clean_session(true)
+            .set_max_packet_size(MAX_PACKET, MAX_PACKET)
+            .set_inflight(INFLIGHT);
+        let mut network = NetworkOptions::new();
+        network.set_tcp_nodelay(true);
+        network.set_tcp_send_buffer_size(SEND_BUFFER);
+        network.set_connection_timeout(TIMEOUT_S);
+        // one request waits in the channel; everything else waits where priorities are known
+        let (client, mut events) = AsyncClient::new(options, 1);
+        events.set_network_options(network);
+        events.poll().await.map_err(closed)?; // CONNACK
+        client
+            .subscribe(topic::down(&self.agent), QoS::AtMostOnce)
+            .await
+            .map_err(|e| Closed::Ended(e.to_string()))?;
+        let granted = tokio::time::timeout(Duration::from_secs(TIMEOUT_S), granted(&mut events));
+        granted
+            .await
+            .map_err(|_| Closed::Silent("no answer to the subscription".into()))??;
+        Ok(Box::new(Connection::begin(&self.agent, client, events)))
+    }
+}
+
+impl Dial for Mqtt {
+    fn dial(&self) -> BoxFuture<'_, Result<Box<dyn Link>, Closed>> {
+        self.connect().boxed()
+    }
+}
+
+/// Waits for the SUBACK.
+async fn granted(events: &mut EventLoop) -> Result<(), Closed> {
+    loop {
+        if let Event::Incoming(Packet::SubAck(ack)) = events.poll().await.map_err(closed)? {
+            return match ack.return_codes.first() {
+                Some(SubscribeReasonCode::Success(_)) => Ok(()),
+                _ => Err(Closed::Refused("it refused the subscription".into())),
+            };
+        }
+    }
+}
+
+/// One MQTT connection; ends when it is dropped.
+struct Connection {
+    topic: String,
+    client: AsyncClient,
+    down: Mutex<mpsc::Receiver<Bytes>>,
+    ended: Arc<OnceLock<Closed>>,
+    pump: JoinHandle<()>,
+}
+
+impl Connection {
+    fn begin(agent: &AgentId, client: AsyncClient, mut events: EventLoop) -> Self {
+        let (sender, down) = mpsc::channel(DOWN_QUEUE);
+        let ended = Arc::new(OnceLock::new());
+        let reason = Arc::clone(&ended);
+        let pump = tokio::spawn(async move {
+            let why = loop {
+                match events.poll().await {
+                    Ok(Event::Incoming(Packet::Publish(publish))) => {
+                        if sender.send(publish.payload).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(Event::Incoming(Packet::Disconnect)) => {
+                        break Closed::Ended("the hub disconnected".into());
+                    }
+                    Ok(_) => {}
+                    Err(error) => break closed(error),
+                }
+            };
+            let _ = reason.set(why);
+        });
+        Self {
+            topic: topic::up(agent),
+            client,
+            down: Mutex::new(down),
+            ended,
+            pump,
+        }
+    }
+
+    fn why(&self) -> Closed {
+        self.ended
+            .get()
+            .cloned()
+            .unwrap_or_else(|| Closed::Ended("the client stopped".into()))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.pump.abort();
+    }
+}
+
+impl Link for Connection {
+    fn publish(&self, payload: Bytes) -> BoxFuture<'_, Result<(), Closed>> {
+        async move {
+            self.client
+                .publish_bytes(&self.topic, QoS::AtLeastOnce, false, payload)
+                .await
+                .map_err(|_| self.why())
+        }
+        .boxed()
+    }
+
+    fn receive(&self) -> BoxFuture<'_, Result<Bytes, Closed>> {
+        async move { self.down.lock().await.recv().await.ok_or_else(|| self.why()) }.boxed()
+    }
+}
+
+/// What rumqttc saw, in our words.
+fn closed(error: ConnectionError) -> Closed {
+    match error {
+        ConnectionError::ConnectionRefused(code) => Closed::Refused(format!("{code:?}")),
+        ConnectionError::NetworkTimeout => Closed::Network("no connection within 30 s".into()),
+        ConnectionError::FlushTimeout => Closed::Silent("it took no bytes for 30 s".into()),
+        ConnectionError::Tls(TlsError::Io(error)) => Closed::Tls(error.to_string()),
+        ConnectionError::Tls(error) => Closed::Tls(error.to_string()),
+        ConnectionError::Io(error) => Closed::Network(error.to_string()),
+        ConnectionError::MqttState(StateError::AwaitPingResp) => {
+            Closed::Silent("no answer to a ping".into())
+        }
+        // TLS alerts after the handshake (a refused client certificate in TLS 1.3) come as I/O
+        ConnectionError::MqttState(StateError::Io(error)) => Closed::Ended(error.to_string()),
+        other => Closed::Ended(other.to_string()),
+    }
+}
