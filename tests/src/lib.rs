@@ -1,1 +1,5 @@
 //! Skeleton.
+
+pub mod control;
+pub mod proxy;
+pub mod terminal;
