@@ -2,4 +2,7 @@
 
 pub mod camera;
 pub mod child;
+pub mod control;
 pub mod demo;
+pub mod proxy;
+pub mod terminal;

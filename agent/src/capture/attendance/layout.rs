@@ -453,7 +453,10 @@ mod tests {
             let log: Vec<u8> = punches.iter().flat_map(|&(u, t, v, s)| build(layout, u, t, v, s)).collect();
             let count = counted.then(|| u32::try_from(punches.len()).unwrap());
             let found = recognise(&log, [count; 2], NEWEST).unwrap();
-            prop_assert_eq!(found.name(), layout.name());
+            // one record behind one marker is the same bytes either way
+            if which != 4 || punches.len() > 1 {
+                prop_assert_eq!(found.name(), layout.name());
+            }
             let records: Vec<_> = found.split(&log).map(|raw| found.read(raw, NEWEST).unwrap()).collect();
             prop_assert_eq!(records.len(), punches.len());
             for (record, (uid, time, _, _)) in records.iter().zip(&punches) {
