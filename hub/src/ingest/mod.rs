@@ -1,1 +1,5 @@
-//! See docs/design/architecture.md.
+//! Ingest: reads envelopes, and is the one writer of the ledger and of media.
+
+mod notice;
+
+pub use notice::{CommittedRecord, Notice};
