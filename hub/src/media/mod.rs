@@ -5,6 +5,8 @@
 //! one identity never share a file. What [`Media::put`] returned `Ok` for survives a power cut:
 //! file and folders are fsynced before.
 
+pub mod split;
+
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};

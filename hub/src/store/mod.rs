@@ -9,7 +9,10 @@
 //! reader for a write.
 
 mod error;
+mod follow;
+mod ledger;
 mod open;
+mod ranges;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +21,11 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 pub use error::StoreError;
+pub(crate) use follow::backup;
+pub use follow::{BackupReport, Followed, Follower};
+pub use ledger::{
+    Commit, LaneKey, LaneWants, MAX_SEQ, NewRecord, Outcome, RecordKey, StoredBody, Write,
+};
 
 /// Readers at one time. More wait; a page's reads take milliseconds.
 const READERS: usize = 4;
@@ -39,6 +47,7 @@ struct Inner {
     writer: mpsc::Sender<Job>,
     readers: Mutex<Vec<Connection>>,
     permits: Semaphore,
+    lanes: Mutex<ledger::Lanes>,
 }
 
 impl Store {
@@ -64,6 +73,7 @@ impl Store {
                 writer,
                 readers: Mutex::new(Vec::new()),
                 permits: Semaphore::new(READERS),
+                lanes: Mutex::new(ledger::Lanes::default()),
             }),
         })
     }
@@ -149,4 +159,10 @@ fn transaction<T>(
 /// The guarded values are replaced as a whole or append-only, so a panic elsewhere leaves them usable.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A count or a record's number as the database has it: SQLite's integers are signed, and none of
+/// ours is negative.
+fn number(stored: i64) -> u64 {
+    u64::try_from(stored).unwrap_or(0)
 }
