@@ -63,7 +63,7 @@ proptest! {
                 let records = (first..first + len).map(|seq| (seq, body(lane, seq)));
                 hub.records(lanes[lane], records).await;
                 if restarts.contains(&i) {
-                    hub = hub.restart().await;
+                    hub = if i % 2 == 0 { hub.kill().await } else { hub.restart().await };
                 }
             }
             // The agent's part: repeat until all is acknowledged.
@@ -532,6 +532,31 @@ async fn a_record_that_the_schema_does_not_bear_is_kept_as_unreadable_and_holds_
         hub.count("SELECT count(*) FROM record WHERE readable = 0"),
         1
     );
+}
+
+#[tokio::test]
+async fn what_waited_for_an_upgrade_is_read_when_the_hub_starts_again() {
+    let hub = Hub::start().await;
+    hub.records(EVENTS, [(1, event(1)), (2, vec![0xff])]).await;
+    hub.until_watermark(EVENTS, 2).await;
+    hub.records(STILLS, [(1, still(1, 50_000))]).await;
+    hub.until_watermark(STILLS, 1).await;
+    // As an older program would have left them: the event in its row, the picture whole in a file.
+    let whole = "agents/rsud/snapshot/undated/old.bin";
+    hub.media.put(whole, still(1, 50_000).into()).await.unwrap();
+    let older = format!(
+        "DELETE FROM picture; UPDATE record SET readable = 0;
+                         UPDATE record SET body = NULL, media = '{whole}' WHERE stream = 5"
+    );
+    let hub = hub
+        .restart_while_with(|h| h.sql().execute_batch(&older).unwrap())
+        .await;
+    hub.until(|h| h.count("SELECT count(*) FROM record WHERE readable = 1") == 2)
+        .await;
+    let path = hub.texts("SELECT media FROM picture");
+    assert_eq!(hub.media.get(&path[0]).await.unwrap(), still_of(1, 50_000));
+    hub.until(|h| !h.media.is_there(whole)).await;
+    assert_eq!(hub.count("SELECT count(*) FROM duplicate"), 0);
 }
 
 #[tokio::test]

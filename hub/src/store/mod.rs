@@ -24,7 +24,8 @@ pub use error::StoreError;
 pub(crate) use follow::backup;
 pub use follow::{BackupReport, Followed, Follower};
 pub use ledger::{
-    Commit, LaneKey, LaneWants, MAX_SEQ, NewRecord, Outcome, RecordKey, StoredBody, Write,
+    Commit, LaneKey, LaneWants, MAX_SEQ, NewRecord, Outcome, RecordKey, StoredBody, Unreadable,
+    Write,
 };
 
 /// Readers at one time. More wait; a page's reads take milliseconds.

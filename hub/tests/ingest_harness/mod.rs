@@ -1,5 +1,10 @@
 //! A hub's ingest in a temporary folder, and an agent's words to it.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code; the lint's exception covers test functions only"
+)]
+
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -156,6 +161,19 @@ impl Hub {
     /// Stops in order and starts again over the same folder.
     pub(crate) async fn restart(self) -> Self {
         self.restart_while_with(|_| ()).await
+    }
+
+    /// Ends in the middle of whatever it is doing and starts again over the same folder.
+    pub(crate) async fn kill(self) -> Self {
+        let mut hub = self;
+        hub.task.abort();
+        let ended = tokio::time::timeout(PATIENCE, &mut hub.task).await;
+        drop(ended.expect("ingest ends"));
+        let limits = Limits {
+            media_reserve: 0,
+            ..Limits::default()
+        };
+        Self::start_in(hub.dir, limits).await
     }
 
     pub(crate) async fn restart_while(self, meanwhile: impl FnOnce()) -> Self {
