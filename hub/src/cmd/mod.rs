@@ -1,1 +1,4 @@
-//! See docs/design/architecture.md.
+//! The commands of `scc-hub`, a file each.
+
+pub mod backup;
+pub mod tail;
