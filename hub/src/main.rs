@@ -1,1 +1,2 @@
+//! The hub's program. Its commands are not there yet.
 fn main() {}

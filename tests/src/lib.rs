@@ -1,1 +1,5 @@
-//! Skeleton.
+//! What needs more than one crate: the stand-ins for hardware, end to end, faults, the browser.
+
+pub mod camera;
+pub mod child;
+pub mod demo;

@@ -3,14 +3,49 @@
 //! Promises (docs/design/delivery.md): a record whose [`Buffer::append`] has returned is durable
 //! and numbered; records of one lane have the numbers 1, 2, 3 … without holes; what cannot be kept
 //! is a gap that can be told; damage never stops the agent.
+//!
+//! The way down: [`Buffer`] (this file) asks the one thread of [`worker`], which owns the [`store`];
+//! that writes files through [`disk`] in the [`format`](mod@format) of a record, and notes places,
+//! counters and gaps in the [`index`]. [`retain`] decides what goes, [`recover`] makes files and
+//! index agree at an opening, [`scan`] reads files without an index.
+
+mod disk;
+pub mod format;
+mod index;
+pub mod inspect;
+mod lane;
+mod ranges;
+mod recover;
+mod retain;
+mod scan;
+mod store;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use scc_common::checksum::Checksum;
-use scc_common::clock::WallMs;
+use scc_common::clock::{SharedClock, WallMs};
 use scc_common::id::{Epoch, Seq};
 use scc_common::record::{LaneHealth, RecordBody};
 use scc_common::stream::Stream;
-use scc_common::wire::{LaneOffer, SeqRange};
+use scc_common::wire::{LaneOffer, MAX_BODY, SeqRange};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::config::BufferLimits;
+use disk::Steps;
+use store::{Incoming, Store};
+use worker::{Request, Worker};
+
+/// Requests that may wait for the store's thread.
+const MAX_WAITING: usize = 64;
+
+/// KiB of bodies that may wait to be stored: the largest record and some small ones.
+const MAX_WAITING_KIB: u32 = 20 * 1024;
 
 /// A record that the buffer has accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +83,9 @@ pub enum BufferError {
     /// The disk failed; the text is the system's.
     #[error("the buffer's disk failed: {0}")]
     Disk(String),
+    /// Another process has the buffer open.
+    #[error("the buffer in {0} is in use by another process")]
+    InUse(String),
     /// The buffer has been closed.
     #[error("the buffer is closed")]
     Closed,
@@ -62,66 +100,239 @@ pub struct Lane {
     pub stream: Stream,
 }
 
+/// What could not be read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Records that are lost by it and were not yet at the hub.
+    pub records: u64,
+    /// What was found, in English, for the developer; none if nothing was.
+    pub detail: Option<String>,
+}
+
+impl Damage {
+    /// Longest detail that is kept, bytes.
+    const MAX_DETAIL: usize = 1_000;
+
+    fn add(&mut self, records: u64, detail: impl FnOnce() -> String) {
+        self.records += records;
+        let detail = detail();
+        match &mut self.detail {
+            None => self.detail = Some(detail),
+            Some(text) if text.len() + detail.len() <= Self::MAX_DETAIL => {
+                text.push_str("; ");
+                text.push_str(&detail);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 /// The handle on the buffer that sources and the uplink share. Cheap to clone; the store itself
 /// lives in one thread of its own, so that nothing else ever waits for the card.
 #[derive(Debug, Clone)]
-pub struct Buffer {}
+pub struct Buffer {
+    requests: mpsc::Sender<Request>,
+    /// KiB of bodies that may still be on their way in.
+    room: Arc<Semaphore>,
+    appended: watch::Receiver<u64>,
+    damage: Arc<Mutex<Damage>>,
+}
 
 impl Buffer {
-    /// Numbers and stores a record; returns when it is durable (payload, index, directories), which
-    /// takes up to the group commit's 200 ms.
+    /// Opens the buffer in `state_dir/buffer`, or makes it. Blocks for as long as it takes to make
+    /// files and index agree: well below a second after a clean stop, seconds when the index has to
+    /// be rebuilt.
     ///
     /// # Errors
-    /// [`BufferError`]; nothing was accepted.
-    pub async fn append(&self, _body: &RecordBody) -> Result<Accepted, BufferError> {
-        Err(BufferError::Closed)
+    /// [`BufferError::InUse`] if another process has it; [`BufferError::Disk`] and
+    /// [`BufferError::Full`] if the card cannot be used. Damage is no error: see [`Self::damage`].
+    pub fn open(
+        state_dir: &Path,
+        limits: BufferLimits,
+        clock: SharedClock,
+    ) -> Result<Self, BufferError> {
+        let root = state_dir.join("buffer");
+        std::fs::create_dir_all(&root)
+            .and_then(|()| disk::sync_dir(state_dir))
+            .map_err(|e| store::from_io("making the buffer's folder", &e))?;
+        let lock = lock(&root)?;
+        let store = Store::open(&root, limits, &clock, &Steps::default(), false)?;
+        let (requests, incoming) = mpsc::channel(MAX_WAITING);
+        let (appended, watcher) = watch::channel(0);
+        let damage = Arc::new(Mutex::new(Damage::default()));
+        let mut worker = Worker {
+            root,
+            limits,
+            clock,
+            store: None,
+            appended,
+            damage: damage.clone(),
+            lock,
+            failed: None,
+            suspect: false,
+        };
+        let mut store = store;
+        worker.take_damage(&mut store);
+        worker.store = Some(store);
+        std::thread::Builder::new()
+            .name("buffer".into())
+            .spawn(move || worker.run(incoming))
+            .map_err(|e| store::from_io("starting the buffer's thread", &e))?;
+        Ok(Self {
+            requests,
+            room: Arc::new(Semaphore::new(MAX_WAITING_KIB as usize)),
+            appended: watcher,
+            damage,
+        })
+    }
+
+    /// Numbers and stores a record; returns when it is durable (payload, index, directories). Whoever
+    /// waits alone is committed at once. If the future is dropped before it returns, the record may
+    /// or may not be stored.
+    ///
+    /// # Errors
+    /// [`BufferError`]; nothing was accepted. After [`BufferError::Disk`] the record may turn up all
+    /// the same, under a number of its own, as after a crash.
+    pub async fn append(&self, body: &RecordBody) -> Result<Accepted, BufferError> {
+        let bytes = Bytes::from(body.encode());
+        if bytes.len() > MAX_BODY {
+            return Err(BufferError::TooLarge(bytes.len()));
+        }
+        let kib = u32::try_from(bytes.len().div_ceil(1024)).unwrap_or(MAX_WAITING_KIB);
+        let permit = self.room.clone().acquire_many_owned(kib).await;
+        let permit = permit.map_err(|_| BufferError::Closed)?;
+        let incoming = Incoming {
+            stream: body.stream(),
+            stamp: body.stamp,
+            body: bytes,
+        };
+        self.ask(|reply| Request::Append(incoming, permit, reply))
+            .await
     }
 
     /// What a hello tells: every lane with its next number, what it holds, and its gaps.
+    ///
+    /// # Errors
+    /// [`BufferError::Disk`] while the card fails.
     pub async fn offers(&self) -> Result<Vec<LaneOffer>, BufferError> {
-        Err(BufferError::Closed)
+        self.ask(Request::Offers).await
     }
 
     /// The epoch that new records get.
+    ///
+    /// # Errors
+    /// [`BufferError::Disk`] while the card fails.
     pub async fn epoch(&self) -> Result<Epoch, BufferError> {
-        Err(BufferError::Closed)
+        self.ask(Request::Epoch).await
     }
 
-    /// Records of a lane with numbers ≥ `from` and ≤ `upto`, in order, skipping gaps, until
-    /// `max_bytes` of bodies are reached; always at least one record if there is one. A record that
-    /// turns out damaged becomes a gap and is skipped.
+    /// Records of a lane with numbers in `range`, in order, skipping gaps, until `max_bytes` of
+    /// bodies are reached; always at least one record if there is one. A record that turns out
+    /// damaged becomes a gap and is skipped.
+    ///
+    /// # Errors
+    /// [`BufferError::Disk`] while the card fails.
     pub async fn read(
         &self,
-        _lane: Lane,
-        _range: SeqRange,
-        _max_bytes: usize,
+        lane: Lane,
+        range: SeqRange,
+        max_bytes: usize,
     ) -> Result<Vec<Stored>, BufferError> {
-        Err(BufferError::Closed)
+        self.ask(|reply| Request::Read(lane, range, max_bytes, reply))
+            .await
     }
 
-    /// The hub has committed 1 ..= watermark of a lane and the ranges above it. Space is freed file
-    /// by file. Never forgets a record that the hub later asks for again while its file lives.
+    /// The hub has committed 1 ..= watermark of a lane and the ranges above it. The records stay on
+    /// the card as long as the caps allow: a restored hub may ask for them again.
+    ///
+    /// # Errors
+    /// [`BufferError::Disk`] while the card fails.
     pub async fn acknowledge(
         &self,
-        _lane: Lane,
-        _watermark: Seq,
-        _stored: Vec<SeqRange>,
+        lane: Lane,
+        watermark: Seq,
+        stored: Vec<SeqRange>,
     ) -> Result<(), BufferError> {
-        Err(BufferError::Closed)
+        self.ask(|reply| Request::Acknowledge(lane, watermark, stored, reply))
+            .await
+    }
+
+    /// The hub wants these again although it had acknowledged them (it was restored from a backup,
+    /// or lost a media file): they count as not acknowledged from now on.
+    ///
+    /// # Errors
+    /// [`BufferError::Disk`] while the card fails.
+    pub async fn want_again(&self, lane: Lane, wanted: Vec<SeqRange>) -> Result<(), BufferError> {
+        self.ask(|reply| Request::WantAgain(lane, wanted, reply))
+            .await
     }
 
     /// Begins a new epoch for new records; the old ones keep theirs.
-    pub async fn begin_epoch(&self, _reason: &str) -> Result<Epoch, BufferError> {
-        Err(BufferError::Closed)
+    ///
+    /// # Errors
+    /// [`BufferError::Disk`] while the card fails; the epoch is then the old one.
+    pub async fn begin_epoch(&self, reason: &str) -> Result<Epoch, BufferError> {
+        self.ask(|reply| Request::BeginEpoch(reason.to_owned(), reply))
+            .await
     }
 
     /// Depth and age of each lane.
+    ///
+    /// # Errors
+    /// [`BufferError::Disk`] while the card fails.
     pub async fn stat(&self) -> Result<Vec<LaneHealth>, BufferError> {
-        Err(BufferError::Closed)
+        self.ask(Request::Stat).await
     }
 
     /// Resolves when something has been appended since the last call with the same counter.
-    pub fn appended(&self) -> tokio::sync::watch::Receiver<u64> {
-        tokio::sync::watch::channel(0).1
+    #[must_use]
+    pub fn appended(&self) -> watch::Receiver<u64> {
+        self.appended.clone()
+    }
+
+    /// Damage that was found since the last call, at the opening or while reading; none if there was
+    /// none. Whoever takes it tells it as an event.
+    #[must_use]
+    pub fn damage(&self) -> Option<Damage> {
+        let mut found = self
+            .damage
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        found.detail.is_some().then(|| std::mem::take(&mut *found))
+    }
+
+    /// Stops the store's thread; returns when everything is closed and another process may open the
+    /// buffer. All handles answer [`BufferError::Closed`] from now on.
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        if self.requests.send(Request::Close(done)).await.is_ok() {
+            // an error means that the thread has ended already, which is what is wanted
+            let _ = closed.await;
+        }
+    }
+
+    async fn ask<T>(
+        &self,
+        request: impl FnOnce(worker::Reply<T>) -> Request,
+    ) -> Result<T, BufferError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.requests.send(request(reply)).await;
+        sent.map_err(|_| BufferError::Closed)?;
+        answer.await.map_err(|_| BufferError::Closed)?
+    }
+}
+
+/// Takes the lock that only one process can have.
+fn lock(root: &Path) -> Result<File, BufferError> {
+    let open = File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(root.join("lock"));
+    let lock = open.map_err(|e| store::from_io("opening the buffer's lock", &e))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(BufferError::InUse(root.display().to_string())),
+        Err(TryLockError::Error(e)) => Err(store::from_io("locking the buffer", &e)),
     }
 }

@@ -3,6 +3,7 @@
 //! A [`Source`] opens its device, yields records into the buffer, names its own faults on the
 //! [`board`] and stops when told. A source that fails costs that source only.
 
+pub mod accept;
 pub mod attendance;
 pub mod board;
 pub mod camera;

@@ -1,0 +1,117 @@
+//! Looking into a buffer from another process, without touching it.
+//!
+//! Only the files of records are read, never the index, so that it is safe while the agent runs and
+//! leaves nothing behind that the agent's user could not open. What the hub has acknowledged is
+//! known up to the newest record's header; gaps are the numbers that are not there.
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use scc_common::clock::WallMs;
+use scc_common::id::Seq;
+use scc_common::wire::SeqRange;
+
+use super::disk::{self, FileId};
+use super::ranges::RangeSet;
+use super::scan::{Verify, scan};
+use super::{BufferError, Lane, store};
+
+/// One lane, as its files tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneFiles {
+    /// The lane.
+    pub lane: Lane,
+    /// The number after the newest that was seen.
+    pub next: Seq,
+    /// Records on the card, acknowledged or not.
+    pub held: u64,
+    /// Bytes of their bodies.
+    pub bytes: u64,
+    /// Capture time of the oldest that was not known to be acknowledged when the newest was written.
+    pub oldest_ms: Option<WallMs>,
+    /// Numbers above that watermark which are not on the card.
+    pub lost: u64,
+}
+
+/// A buffer, as its files tell it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inspection {
+    /// A running agent has it open.
+    pub in_use: bool,
+    /// Lanes that have records, by epoch and stream.
+    pub lanes: Vec<LaneFiles>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    held: RangeSet,
+    bytes: u64,
+    acked: Seq,
+    walls: BTreeMap<Seq, WallMs>,
+}
+
+/// Reads the headers of every record in `state_dir/buffer`.
+///
+/// # Errors
+/// [`BufferError::Disk`] if there is no buffer, or it may not be read.
+pub fn inspect(state_dir: &Path) -> Result<Inspection, BufferError> {
+    let root = state_dir.join("buffer");
+    let failed = |e: std::io::Error| store::from_io(&format!("reading {}", root.display()), &e);
+    let in_use = match File::open(root.join("lock")).map_err(failed)?.try_lock_shared() {
+        Ok(()) => false,
+        Err(TryLockError::WouldBlock) => true,
+        Err(TryLockError::Error(e)) => return Err(failed(e)),
+    };
+    let mut lanes: BTreeMap<Lane, Seen> = BTreeMap::new();
+    for (id, len) in disk::list(&root).map_err(failed)? {
+        // a file may be dropped by the agent while we look
+        if let Ok(file) = File::open(disk::path(&root, id)) {
+            look(&file, id, len, lanes.entry(id.lane()).or_default());
+        }
+    }
+    let lanes = lanes.into_iter().filter(|(_, seen)| !seen.held.is_empty());
+    Ok(Inspection {
+        in_use,
+        lanes: lanes.map(|(lane, seen)| seen.told(lane)).collect(),
+    })
+}
+
+fn look(file: &File, id: FileId, len: u64, seen: &mut Seen) {
+    scan(file, id, 0, len, Verify::Last, |found| {
+        let header = found.header;
+        let fresh = !seen.held.contains(header.seq);
+        if fresh {
+            seen.held.insert(SeqRange {
+                first: header.seq,
+                last: header.seq,
+            });
+            seen.bytes += u64::from(header.len);
+        }
+        seen.acked = seen.acked.max(header.acked);
+        seen.walls.insert(header.seq, header.stamp.wall_ms);
+        // only the oldest one that is not acknowledged will be asked for
+        seen.walls = seen.walls.split_off(&(seen.acked + 1));
+        while seen.walls.len() > 1 {
+            seen.walls.pop_last();
+        }
+    });
+}
+
+impl Seen {
+    fn told(self, lane: Lane) -> LaneFiles {
+        let last = self.held.as_slice().last().map_or(0, |range| range.last);
+        let open = SeqRange {
+            first: self.acked + 1,
+            last,
+        };
+        LaneFiles {
+            lane,
+            next: last + 1,
+            held: self.held.count(),
+            bytes: self.bytes,
+            oldest_ms: self.walls.into_values().next(),
+            lost: open.len() - self.held.within(open).count(),
+        }
+    }
+}

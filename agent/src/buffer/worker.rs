@@ -1,0 +1,227 @@
+//! The thread that owns the store.
+//!
+//! Requests come through one bounded channel and are answered in order. Appends that wait together
+//! are committed together: at most [`MAX_GROUP`] records or [`MAX_GROUP_BYTES`]. Nothing lingers: a
+//! record that waits alone is committed at once, and those that come meanwhile form the next group.
+//!
+//! A store that breaks is dropped and opened anew at the next request, at most once a second.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use scc_common::clock::{MonoMs, SharedClock};
+use scc_common::id::{Epoch, Seq};
+use scc_common::record::LaneHealth;
+use scc_common::wire::{LaneOffer, SeqRange};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+
+use super::disk::Steps;
+use super::store::{Broken, Incoming, Store};
+use super::{Accepted, BufferError, Damage, Lane, Stored};
+use crate::config::BufferLimits;
+
+/// Records that are committed together at most.
+const MAX_GROUP: usize = 32;
+
+/// Bytes after which a group is closed.
+const MAX_GROUP_BYTES: u64 = 4 << 20;
+
+/// Milliseconds between two attempts to open a store that cannot be opened.
+const RETRY_MS: u64 = 1_000;
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, BufferError>>;
+
+/// What the handle asks of the thread.
+#[derive(Debug)]
+pub(super) enum Request {
+    Append(Incoming, OwnedSemaphorePermit, Reply<Accepted>),
+    Offers(Reply<Vec<LaneOffer>>),
+    Epoch(Reply<Epoch>),
+    Read(Lane, SeqRange, usize, Reply<Vec<Stored>>),
+    Acknowledge(Lane, Seq, Vec<SeqRange>, Reply<()>),
+    WantAgain(Lane, Vec<SeqRange>, Reply<()>),
+    BeginEpoch(String, Reply<Epoch>),
+    Stat(Reply<Vec<LaneHealth>>),
+    Close(oneshot::Sender<()>),
+}
+
+/// The thread's state.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) root: PathBuf,
+    pub(super) limits: BufferLimits,
+    pub(super) clock: SharedClock,
+    pub(super) store: Option<Store>,
+    pub(super) appended: watch::Sender<u64>,
+    pub(super) damage: Arc<Mutex<Damage>>,
+    /// Held as long as the thread lives.
+    pub(super) lock: File,
+    /// Why there is no store, and when that was.
+    pub(super) failed: Option<(BufferError, MonoMs)>,
+    /// The index is not to be tried again.
+    pub(super) suspect: bool,
+}
+
+impl Worker {
+    /// Serves until the last handle is gone or one says close.
+    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut closing = None;
+        let mut carried = None;
+        while let Some(request) = carried.take().or_else(|| requests.blocking_recv()) {
+            match request {
+                Request::Append(incoming, permit, reply) => {
+                    let mut bytes = incoming.total();
+                    let mut group = vec![incoming];
+                    let mut replies = vec![(permit, reply)];
+                    while group.len() < MAX_GROUP && bytes < MAX_GROUP_BYTES {
+                        match requests.try_recv() {
+                            Ok(Request::Append(incoming, permit, reply)) => {
+                                bytes += incoming.total();
+                                group.push(incoming);
+                                replies.push((permit, reply));
+                            }
+                            Ok(other) => {
+                                carried = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.append(&group, replies);
+                }
+                Request::Close(done) => {
+                    closing = Some(done);
+                    break;
+                }
+                other => self.answer(other),
+            }
+            self.tend();
+        }
+        drop(self.store.take());
+        drop(self.lock);
+        if let Some(done) = closing {
+            let _ = done.send(());
+        }
+    }
+
+    fn append(
+        &mut self,
+        group: &[Incoming],
+        replies: Vec<(OwnedSemaphorePermit, Reply<Accepted>)>,
+    ) {
+        let answers = match self.with(|store| Ok(store.append(group))) {
+            Ok(answers) => answers,
+            Err(e) => vec![Err(e); group.len()],
+        };
+        let accepted = answers.iter().filter(|answer| answer.is_ok()).count() as u64;
+        for ((permit, reply), answer) in replies.into_iter().zip(answers) {
+            drop(permit);
+            // who asked may have gone; the record stays
+            let _ = reply.send(answer);
+        }
+        if accepted > 0 {
+            self.appended.send_modify(|n| *n += accepted);
+        }
+    }
+
+    fn answer(&mut self, request: Request) {
+        match request {
+            Request::Offers(reply) => {
+                let _ = reply.send(self.with(|store| Ok(store.offers())));
+            }
+            Request::Epoch(reply) => {
+                let _ = reply.send(self.with(|store| Ok(store.epoch)));
+            }
+            Request::Read(lane, range, max_bytes, reply) => {
+                let _ = reply.send(self.with(|store| store.read(lane, range, max_bytes)));
+            }
+            Request::Acknowledge(lane, watermark, stored, reply) => {
+                let _ = reply.send(self.with(|store| store.acknowledge(lane, watermark, &stored)));
+            }
+            Request::WantAgain(lane, wanted, reply) => {
+                let _ = reply.send(self.with(|store| store.want_again(lane, &wanted)));
+            }
+            Request::BeginEpoch(reason, reply) => {
+                let begun = self.with(Store::begin_epoch);
+                if let Ok(epoch) = &begun {
+                    tracing::warn!(%epoch, reason, "the buffer begins to number anew");
+                }
+                let _ = reply.send(begun);
+            }
+            Request::Stat(reply) => {
+                let _ = reply.send(self.with(Store::stat));
+            }
+            // handled by `run`, which owns what these two need
+            Request::Append(..) | Request::Close(_) => {}
+        }
+    }
+
+    fn tend(&mut self) {
+        if self.store.is_none() {
+            return;
+        }
+        if let Err(e) = self.with(Store::tend) {
+            tracing::warn!(error = %e, "the buffer's housekeeping failed");
+        }
+    }
+
+    /// Runs something on the store, opening it first if it has broken.
+    fn with<T>(
+        &mut self,
+        run: impl FnOnce(&mut Store) -> Result<T, BufferError>,
+    ) -> Result<T, BufferError> {
+        let mut store = match self.store.take() {
+            Some(store) => store,
+            None => self.open()?,
+        };
+        let answer = run(&mut store);
+        self.take_damage(&mut store);
+        if let Some(broken) = store.broken {
+            self.suspect = broken == Broken::Index;
+            tracing::error!(
+                ?broken,
+                "the buffer failed half-way; it is opened anew from what is on the card"
+            );
+        } else {
+            self.store = Some(store);
+        }
+        answer
+    }
+
+    fn open(&mut self) -> Result<Store, BufferError> {
+        let now = self.clock.mono_ms();
+        if let Some((error, at)) = &self.failed
+            && now.saturating_sub(*at) < RETRY_MS
+        {
+            return Err(error.clone());
+        }
+        let opened = Store::open(
+            &self.root,
+            self.limits,
+            &self.clock,
+            &Steps::default(),
+            self.suspect,
+        );
+        match opened {
+            Ok(store) => {
+                self.failed = None;
+                self.suspect = false;
+                Ok(store)
+            }
+            Err(e) => {
+                self.failed = Some((e.clone(), now));
+                Err(e)
+            }
+        }
+    }
+
+    /// Hands found damage to the handle.
+    pub(super) fn take_damage(&mut self, store: &mut Store) {
+        let found = std::mem::take(&mut store.damage);
+        if let Some(detail) = found.detail {
+            let mut told = self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            told.add(found.records, || detail);
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What has already been handed over: the terminal's cursor.
+//!
+//! A terminal's log has no numbers and no order that can be relied on, so the cursor is no position
+//! but a set: for each record identity (serial, who, time, state, verify) how many of the identical
+//! records the buffer has accepted. Beside it stand the punches that came live and wait for the log
+//! to confirm them, so that the same punch from event and log is handed over once.
+//!
+//! Promise: an entry is made only after the buffer has accepted the punch. A crash between the two
+//! hands a punch over again, with the same identity, and the hub stores it once; no order of crashes
+//! leaves one out.
+//!
+//! On disk: a journal, appended and synced per batch, so that one punch costs tens of bytes of card
+//! wear and not a rewrite. `SCCSEEN1`, then entries of [`ENTRY`] bytes: kind, key (16), second
+//! (16), CRC-32 of the 33 before it. What follows the first damaged entry is cut off at opening;
+//! at worst its punches are handed over again. Identities are hashed, so the file names nobody.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::layout::{Record, Who};
+
+const MAGIC: &[u8; 8] = b"SCCSEEN1";
+/// Bytes of an entry.
+pub const ENTRY: usize = 37;
+const SEEN: u8 = 1;
+const LIVE: u8 = 2;
+const CONFIRMED: u8 = 3;
+
+/// A hashed identity. 128 bits: among 100,000 records no two will meet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key([u8; 16]);
+
+/// The two identities of a punch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keys {
+    /// With state and verify: which record it is.
+    pub exact: Key,
+    /// Who and when: which punch it is, whether told by log or by event.
+    pub punch: Key,
+}
+
+impl Keys {
+    /// Of a record of this terminal.
+    #[must_use]
+    pub fn of(serial: &str, record: &Record<'_>) -> Self {
+        use ring::digest::{Context, SHA256};
+        let mut context = Context::new(&SHA256);
+        context.update(serial.as_bytes());
+        match &record.who {
+            Who::User(id) => {
+                context.update(b"\0user\0");
+                context.update(id.as_bytes());
+            }
+            Who::Uid(uid) => {
+                context.update(b"\0uid\0");
+                context.update(&uid.to_le_bytes());
+            }
+        }
+        context.update(b"\0");
+        context.update(&record.local_s.to_le_bytes());
+        let mut exact = context.clone();
+        exact.update(&[record.state, record.verify]);
+        Self {
+            exact: Key::from(exact),
+            punch: Key::from(context),
+        }
+    }
+}
+
+impl From<ring::digest::Context> for Key {
+    fn from(context: ring::digest::Context) -> Self {
+        let digest = context.finish();
+        let mut key = [0; 16];
+        key.copy_from_slice(&digest.as_ref()[..16]);
+        Self(key)
+    }
+}
+
+/// One step of the cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// One more record of this identity has been accepted.
+    Seen(Key),
+    /// A live punch has been accepted.
+    Live(Keys),
+    /// The log has shown a punch that had come live.
+    Confirmed(Keys),
+}
+
+impl Step {
+    fn entry(self) -> [u8; ENTRY] {
+        let (kind, first, second) = match self {
+            Self::Seen(key) => (SEEN, key, Key([0; 16])),
+            Self::Live(keys) => (LIVE, keys.punch, keys.exact),
+            Self::Confirmed(keys) => (CONFIRMED, keys.punch, keys.exact),
+        };
+        let mut entry = [0; ENTRY];
+        entry[0] = kind;
+        entry[1..17].copy_from_slice(&first.0);
+        entry[17..33].copy_from_slice(&second.0);
+        let sum = crc32fast::hash(&entry[..33]);
+        entry[33..].copy_from_slice(&sum.to_le_bytes());
+        entry
+    }
+
+    fn read(entry: &[u8; ENTRY]) -> Option<Self> {
+        let key = |at: usize| entry.get(at..)?.first_chunk::<16>().copied().map(Key);
+        let told = entry.last_chunk::<4>().copied().map(u32::from_le_bytes)?;
+        if crc32fast::hash(entry.get(..33)?) != told {
+            return None;
+        }
+        let keys = Keys {
+            punch: key(1)?,
+            exact: key(17)?,
+        };
+        match entry[0] {
+            SEEN => Some(Self::Seen(keys.punch)),
+            LIVE => Some(Self::Live(keys)),
+            CONFIRMED => Some(Self::Confirmed(keys)),
+            _ => None,
+        }
+    }
+}
+
+/// The cursor of one terminal.
+#[derive(Debug)]
+pub struct Cursor {
+    path: PathBuf,
+    file: Arc<File>,
+    /// Where the journal ends for us; a failed write is overwritten by the next.
+    len: u64,
+    /// Entries that the disk has refused so far.
+    pending: Vec<u8>,
+    seen: HashMap<Key, u32>,
+    /// Punch → the exact identity under which it came live.
+    live: HashMap<Key, Key>,
+}
+
+impl Cursor {
+    /// Opens or makes the journal `DIR/DEVICE.seen`; damage costs only that some punches are handed
+    /// over again.
+    ///
+    /// # Errors
+    /// The disk's. Blocking: call it where that does no harm.
+    pub fn open(dir: &Path, device: &str) -> io::Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        let path = dir.join(format!("{device}.seen"));
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        let mut cursor = Self {
+            path,
+            file: Arc::new(file),
+            len: 0,
+            pending: Vec::new(),
+            seen: HashMap::new(),
+            live: HashMap::new(),
+        };
+        if let Some(entries) = bytes.strip_prefix(MAGIC) {
+            cursor.len = u64::try_from(MAGIC.len()).unwrap_or(0);
+            let (whole, _) = entries.as_chunks::<ENTRY>();
+            for step in whole.iter().map_while(Step::read) {
+                cursor.take(step);
+                cursor.len += u64::try_from(ENTRY).unwrap_or(0);
+            }
+        } else {
+            cursor.file.set_len(0)?;
+            cursor.file.write_all_at(MAGIC, 0)?;
+            cursor.len = u64::try_from(MAGIC.len()).unwrap_or(0);
+        }
+        if usize::try_from(cursor.len) != Ok(bytes.len()) {
+            if !bytes.is_empty() {
+                tracing::warn!(file = %cursor.path.display(), kept = cursor.len, "the cursor's end was damaged and has been cut off");
+            }
+            cursor.file.set_len(cursor.len)?;
+            cursor.file.sync_all()?;
+            File::open(dir)?.sync_all()?;
+        }
+        Ok(cursor)
+    }
+
+    /// How many records of this identity have been accepted.
+    #[must_use]
+    pub fn seen(&self, exact: Key) -> u32 {
+        self.seen.get(&exact).copied().unwrap_or(0)
+    }
+
+    /// The exact identity under which this punch came live, while the log has not confirmed it.
+    #[must_use]
+    pub fn live(&self, punch: Key) -> Option<Key> {
+        self.live.get(&punch).copied()
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Seen(key) => *self.seen.entry(key).or_default() += 1,
+            Step::Live(keys) => {
+                self.live.insert(keys.punch, keys.exact);
+            }
+            Step::Confirmed(keys) => {
+                self.live.remove(&keys.punch);
+                *self.seen.entry(keys.exact).or_default() += 1;
+            }
+        }
+    }
+
+    /// Moves on, after the buffer has accepted. If the disk refuses, the cursor still moves in
+    /// memory, for the punches *are* safe, and the entries are written with the next ones.
+    pub async fn advance(&mut self, steps: &[Step]) {
+        for step in steps {
+            self.take(*step);
+            self.pending.extend_from_slice(&step.entry());
+        }
+        if self.pending.is_empty() {
+            return;
+        }
+        let (file, at) = (Arc::clone(&self.file), self.len);
+        let bytes = std::mem::take(&mut self.pending);
+        let write = tokio::task::spawn_blocking(move || {
+            let done = file
+                .write_all_at(&bytes, at)
+                .and_then(|()| file.sync_data());
+            (bytes, done)
+        });
+        match write.await {
+            Ok((bytes, Ok(()))) => self.len += u64::try_from(bytes.len()).unwrap_or(0),
+            Ok((bytes, Err(error))) => {
+                tracing::error!(file = %self.path.display(), %error, "the cursor cannot be written; kept in memory and tried again");
+                self.pending = bytes;
+            }
+            Err(stopped) => tracing::error!(%stopped, "the cursor's writer ended"),
+        }
+    }
+
+    /// Forgets identities that a complete read of the log no longer shows, once they are the larger
+    /// part: a cleared log would otherwise be remembered for ever. What is forgotten and comes back
+    /// is handed over again.
+    pub async fn retain(&mut self, log: &HashMap<Key, u32>) {
+        let gone = self
+            .seen
+            .keys()
+            .filter(|key| !log.contains_key(key))
+            .count();
+        if gone <= 1_000.max(self.seen.len() / 2) {
+            return;
+        }
+        let mut bytes = MAGIC.to_vec();
+        let kept: HashMap<Key, u32> = self
+            .seen
+            .iter()
+            .filter(|(key, _)| log.contains_key(key))
+            .map(|(key, n)| (*key, *n))
+            .collect();
+        for (key, n) in &kept {
+            for _ in 0..*n {
+                bytes.extend_from_slice(&Step::Seen(*key).entry());
+            }
+        }
+        for (punch, exact) in &self.live {
+            let keys = Keys {
+                exact: *exact,
+                punch: *punch,
+            };
+            bytes.extend_from_slice(&Step::Live(keys).entry());
+        }
+        let path = self.path.clone();
+        let len = u64::try_from(bytes.len()).unwrap_or(0);
+        match tokio::task::spawn_blocking(move || replace(&path, &bytes)).await {
+            Ok(Ok(file)) => {
+                self.file = Arc::new(file);
+                self.len = len;
+                self.pending.clear();
+                self.seen = kept;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(file = %self.path.display(), %error, "the cursor could not be compacted");
+            }
+            Err(stopped) => tracing::error!(%stopped, "the cursor's writer ended"),
+        }
+    }
+}
+
+/// Puts new content in a file's place so that a power cut leaves the old or the new.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
+    let new = path.with_extension("new");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&new)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    if let Some(dir) = path.parent() {
+        File::open(dir)?.sync_all()?;
+    }
+    Ok(file)
+}

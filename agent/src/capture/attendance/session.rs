@@ -1,0 +1,502 @@
+//! One session with a terminal, over any byte stream (zk.md §3, §5, §9, §10).
+//!
+//! Promises: an answer is matched to its request by reply id alone, as terminals are careless with
+//! the session id; events may come at any moment and are confirmed at once; a table is returned
+//! whole or not at all; every wait ends. All state lives in [`Session`], so any of its futures may
+//! be dropped at any await and the session can still be [left](Session::exit) properly.
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio::time::{Duration, timeout};
+
+use super::auth::scramble;
+use super::command::{Opt, Request, Table, reply};
+use super::event::ATTENDANCE;
+use super::frame::{FrameError, Framer, Packet, text, u32_at};
+use super::pace::Pace;
+
+/// Largest slice of the buffered read on TCP, bytes.
+const SLICE: u32 = 65_472;
+/// Tries per slice.
+const TRIES: u32 = 3;
+/// Largest table that is believed: 200,000 records of 80 bytes.
+const MAX_TABLE: u32 = 16 << 20;
+/// Events that may wait for their consumer; more are left to the log.
+pub const EVENT_QUEUE: usize = 256;
+
+/// Why a session cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The terminal closed the connection.
+    #[error("the terminal closed the connection")]
+    Closed,
+    /// The connection broke.
+    #[error("the connection broke: {0}")]
+    Io(#[from] std::io::Error),
+    /// No answer in time.
+    #[error("no answer to {0} in time")]
+    Silent(&'static str),
+    /// CONNECT was refused: another program holds the session.
+    #[error("the terminal refuses a session (code {0})")]
+    Busy(u16),
+    /// The comm key was refused.
+    #[error("the terminal refuses the comm key")]
+    KeyRefused,
+    /// A command was refused.
+    #[error("the terminal refuses {what} (code {code})")]
+    Refused {
+        /// The command.
+        what: &'static str,
+        /// Its reply code.
+        code: u16,
+    },
+    /// The stream is not one of frames.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    /// A table did not come whole; what came has been thrown away.
+    #[error("{got} of {of} bytes came: {why}")]
+    Partial {
+        /// Bytes that came.
+        got: usize,
+        /// Bytes announced; 0 when it broke before that.
+        of: u32,
+        /// What broke it.
+        why: String,
+    },
+}
+
+/// The counters that are of use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Users.
+    pub users: Option<u32>,
+    /// Attendance records.
+    pub records: Option<u32>,
+    /// Attendance records that fit.
+    pub capacity: Option<u32>,
+}
+
+impl Sizes {
+    /// Reads the answer to [`Request::Sizes`]; what is not there is none, and an answer too short
+    /// for the record counter has no counters.
+    #[must_use]
+    pub fn parse(data: &[u8]) -> Self {
+        let at = |offset| u32_at(data, offset).filter(|n| i32::try_from(*n).is_ok());
+        if data.len() < 36 {
+            return Self::default();
+        }
+        Self {
+            users: at(16),
+            records: at(32),
+            capacity: at(64),
+        }
+    }
+}
+
+enum Heard {
+    Bytes,
+    Event,
+    Packet(Packet),
+}
+
+/// A session.
+#[derive(Debug)]
+pub struct Session<S> {
+    stream: S,
+    framer: Framer,
+    out: BytesMut,
+    id: u16,
+    /// The reply id of the next request.
+    next_reply: u16,
+    /// The terminal has answered CONNECT and holds a slot for us.
+    open: bool,
+    events: mpsc::Sender<Bytes>,
+    pace: Pace,
+    /// 1503 was refused; remembered so that it is not tried at each read.
+    direct_only: bool,
+    bad_sums: u64,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Session<S> {
+    /// Wraps a fresh connection. The data of attendance events goes to `events`.
+    pub fn new(stream: S, pace: Pace, events: mpsc::Sender<Bytes>) -> Self {
+        Self {
+            stream,
+            framer: Framer::default(),
+            out: BytesMut::new(),
+            id: 0,
+            next_reply: 0,
+            open: false,
+            events,
+            pace,
+            direct_only: false,
+            bad_sums: 0,
+        }
+    }
+
+    /// Opens the session, with the comm key if the terminal wants one.
+    ///
+    /// # Errors
+    /// [`SessionError::KeyRefused`], [`SessionError::Busy`], or what broke.
+    pub async fn open(&mut self, comm_key: u32) -> Result<(), SessionError> {
+        let answer = self.call(Request::Connect, "CONNECT").await?;
+        match answer.code {
+            reply::OK => {
+                self.open = true;
+                self.id = answer.session;
+                Ok(())
+            }
+            reply::UNAUTH => {
+                self.open = true;
+                self.id = answer.session;
+                let token = scramble(comm_key, self.id);
+                match self.call(Request::Auth(token), "AUTH").await?.code {
+                    reply::OK => Ok(()),
+                    _ => Err(SessionError::KeyRefused),
+                }
+            }
+            code => Err(SessionError::Busy(code)),
+        }
+    }
+
+    /// One option; none if the terminal lacks it.
+    ///
+    /// # Errors
+    /// What broke the session.
+    pub async fn option(&mut self, option: Opt) -> Result<Option<String>, SessionError> {
+        let answer = self.call(Request::Option(option), "an option").await?;
+        if answer.code != reply::OK {
+            return Ok(None);
+        }
+        let line = text(&answer.data);
+        let value = line.split_once('=').map_or("", |(_, value)| value.trim());
+        Ok((!value.is_empty()).then(|| value.to_owned()))
+    }
+
+    /// The firmware's version; none if it does not tell.
+    ///
+    /// # Errors
+    /// What broke the session.
+    pub async fn version(&mut self) -> Result<Option<String>, SessionError> {
+        let answer = self.call(Request::Version, "GET_VERSION").await?;
+        let version = text(&answer.data);
+        Ok((answer.code == reply::OK && !version.is_empty()).then_some(version))
+    }
+
+    /// The terminal's encoded time; none if it does not tell. Also the probe of a quiet session.
+    ///
+    /// # Errors
+    /// What broke the session.
+    pub async fn time(&mut self) -> Result<Option<u32>, SessionError> {
+        let answer = self
+            .call_within(self.pace.probe, Request::Time, "GET_TIME")
+            .await?;
+        Ok(u32_at(&answer.data, 0).filter(|_| answer.code == reply::OK))
+    }
+
+    /// The counters.
+    ///
+    /// # Errors
+    /// What broke the session.
+    pub async fn sizes(&mut self) -> Result<Sizes, SessionError> {
+        let answer = self.call(Request::Sizes, "GET_FREE_SIZES").await?;
+        Ok(if answer.code == reply::OK {
+            Sizes::parse(&answer.data)
+        } else {
+            Sizes::default()
+        })
+    }
+
+    /// Asks for attendance events. `false`: this firmware has none.
+    ///
+    /// # Errors
+    /// What broke the session.
+    pub async fn listen(&mut self) -> Result<bool, SessionError> {
+        Ok(self.call(Request::Listen, "REG_EVENT").await?.code == reply::OK)
+    }
+
+    /// Reads a table whole: by slices, or at once where the firmware refuses slices.
+    ///
+    /// # Errors
+    /// [`SessionError::Partial`] if it did not come whole; then leave and begin a new session.
+    pub async fn table(&mut self, table: Table) -> Result<Vec<u8>, SessionError> {
+        let mut got = Vec::new();
+        let mut of = 0;
+        let patience = self.pace.table;
+        let outcome = match timeout(patience, self.table_into(table, &mut got, &mut of)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(SessionError::Silent("the whole table")),
+        };
+        match outcome {
+            Ok(()) => Ok(got),
+            Err(SessionError::Frame(error)) => Err(SessionError::Frame(error)),
+            Err(why) => Err(SessionError::Partial {
+                got: got.len(),
+                of,
+                why: why.to_string(),
+            }),
+        }
+    }
+
+    async fn table_into(
+        &mut self,
+        table: Table,
+        got: &mut Vec<u8>,
+        of: &mut u32,
+    ) -> Result<(), SessionError> {
+        self.free().await?;
+        if !self.direct_only {
+            let (id, first) = self.data_call(Request::Buffered(table)).await?;
+            match first.code {
+                reply::OK if first.data.len() < 5 => return self.free().await,
+                reply::OK => {
+                    *of = u32_at(&first.data, 1).unwrap_or(0);
+                    self.slices(got, *of).await?;
+                    return self.free().await;
+                }
+                reply::DATA | reply::PREPARE => {
+                    *of = u32_at(&first.data, 0).unwrap_or(0);
+                    self.collect(id, first, got).await?;
+                    return self.free().await;
+                }
+                code => {
+                    tracing::info!(
+                        code,
+                        "the terminal refuses the buffered read; reading directly"
+                    );
+                    self.direct_only = true;
+                }
+            }
+        }
+        let (id, first) = self.data_call(Request::Direct(table)).await?;
+        self.collect(id, first, got).await?;
+        self.free().await
+    }
+
+    async fn slices(&mut self, got: &mut Vec<u8>, of: u32) -> Result<(), SessionError> {
+        believable(of)?;
+        let mut start = 0;
+        while start < of {
+            let count = SLICE.min(of - start);
+            let mut tries = 1;
+            let slice = loop {
+                match self.slice(start, count).await {
+                    Ok(slice) => break slice,
+                    Err(
+                        SessionError::Silent(_)
+                        | SessionError::Refused { .. }
+                        | SessionError::Partial { .. },
+                    ) if tries < TRIES => tries += 1,
+                    Err(error) => return Err(error),
+                }
+            };
+            got.extend_from_slice(&slice);
+            start += count;
+        }
+        Ok(())
+    }
+
+    async fn slice(&mut self, start: u32, count: u32) -> Result<Vec<u8>, SessionError> {
+        let (id, first) = self.data_call(Request::Slice { start, count }).await?;
+        let mut slice = Vec::new();
+        self.collect(id, first, &mut slice).await?;
+        if usize::try_from(count) == Ok(slice.len()) {
+            Ok(slice)
+        } else {
+            Err(SessionError::Partial {
+                got: slice.len(),
+                of: count,
+                why: "the terminal ended the slice early".into(),
+            })
+        }
+    }
+
+    /// Gathers the data of one answer: one DATA, or PREPARE, DATA …, OK.
+    async fn collect(
+        &mut self,
+        id: u16,
+        first: Packet,
+        got: &mut Vec<u8>,
+    ) -> Result<(), SessionError> {
+        let total = match first.code {
+            reply::DATA => {
+                got.extend_from_slice(&first.data);
+                return Ok(());
+            }
+            reply::OK => return Ok(()),
+            reply::PREPARE => u32_at(&first.data, 0).unwrap_or(0),
+            code => {
+                return Err(SessionError::Refused {
+                    what: "the read",
+                    code,
+                });
+            }
+        };
+        believable(total)?;
+        let total_len = usize::try_from(total).unwrap_or(usize::MAX);
+        let begun = got.len();
+        let short = |got: usize, why: &str| SessionError::Partial {
+            got,
+            of: total,
+            why: why.into(),
+        };
+        loop {
+            let have = got.len() - begun;
+            let next = self
+                .answer(id, self.pace.data_first, self.pace.data_next, "data")
+                .await;
+            match next {
+                Ok(packet) if packet.code == reply::DATA => {
+                    if have + packet.data.len() > total_len {
+                        return Err(short(have + packet.data.len(), "more than announced"));
+                    }
+                    got.extend_from_slice(&packet.data);
+                }
+                Ok(packet) if packet.code == reply::OK && have == total_len => return Ok(()),
+                Ok(_) => return Err(short(have, "the terminal ended the data early")),
+                // all of it is here; the closing OK is only manners
+                Err(SessionError::Silent(_)) if have == total_len => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Releases what the terminal holds prepared, ours or a crashed reader's. The answer says
+    /// nothing of use.
+    async fn free(&mut self) -> Result<(), SessionError> {
+        match self.call(Request::Free, "FREE_DATA").await {
+            Ok(_) | Err(SessionError::Silent(_)) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes in what the terminal says by itself, for ever. May be dropped at any time.
+    ///
+    /// # Errors
+    /// What broke the session.
+    pub async fn pump(&mut self) -> Result<std::convert::Infallible, SessionError> {
+        loop {
+            self.hear().await?;
+        }
+    }
+
+    /// Takes in what has already arrived.
+    ///
+    /// # Errors
+    /// What broke the session.
+    pub async fn pump_ready(&mut self) -> Result<(), SessionError> {
+        match timeout(Duration::from_millis(1), self.pump()).await {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(never)) => match never {},
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Leaves, so that the terminal frees the session's slot; to be called on every path.
+    pub async fn exit(mut self) {
+        if self.bad_sums > 0 {
+            tracing::warn!(count = self.bad_sums, "packets with a wrong checksum");
+        }
+        if self.open {
+            let pace = self.pace.exit;
+            let _ = timeout(pace, self.call(Request::Exit, "EXIT")).await;
+        }
+        let _ = timeout(self.pace.exit, self.stream.shutdown()).await;
+    }
+
+    /// Sends a request and waits for its one answer.
+    async fn call(&mut self, request: Request, what: &'static str) -> Result<Packet, SessionError> {
+        self.call_within(self.pace.answer, request, what).await
+    }
+
+    async fn call_within(
+        &mut self,
+        wait: Duration,
+        request: Request,
+        what: &'static str,
+    ) -> Result<Packet, SessionError> {
+        let id = self.send(request);
+        match timeout(wait, self.answer(id, wait, wait, what)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(SessionError::Silent(what)),
+        }
+    }
+
+    /// Sends a request whose answer may take long to begin.
+    async fn data_call(&mut self, request: Request) -> Result<(u16, Packet), SessionError> {
+        let id = self.send(request);
+        let first = self
+            .answer(id, self.pace.data_first, self.pace.data_next, "the read")
+            .await?;
+        Ok((id, first))
+    }
+
+    fn send(&mut self, request: Request) -> u16 {
+        let id = self.next_reply;
+        // 65535 is never sent: it has the checksum of 0
+        self.next_reply = if id >= 65_534 { 0 } else { id + 1 };
+        self.out.extend_from_slice(&request.frame(self.id, id));
+        id
+    }
+
+    /// Waits for the answer with this reply id: `first` until any byte, `next` between bytes.
+    async fn answer(
+        &mut self,
+        id: u16,
+        first: Duration,
+        next: Duration,
+        what: &'static str,
+    ) -> Result<Packet, SessionError> {
+        let mut wait = first;
+        loop {
+            match timeout(wait, self.hear()).await {
+                Err(_) => return Err(SessionError::Silent(what)),
+                Ok(heard) => match heard? {
+                    Heard::Packet(packet) if packet.reply == id => return Ok(packet),
+                    // the late answer to a request that was given up
+                    Heard::Packet(_) => {}
+                    Heard::Bytes | Heard::Event => wait = next,
+                },
+            }
+        }
+    }
+
+    /// One step: what waits to be sent goes out, then one packet or some bytes come in. Holds no
+    /// state of its own, so it may be dropped at any time.
+    async fn hear(&mut self) -> Result<Heard, SessionError> {
+        while !self.out.is_empty() {
+            if self.stream.write_buf(&mut self.out).await? == 0 {
+                return Err(SessionError::Closed);
+            }
+        }
+        let Some(packet) = self.framer.packet()? else {
+            return match self.stream.read_buf(self.framer.buffer()).await? {
+                0 => Err(SessionError::Closed),
+                _ => Ok(Heard::Bytes),
+            };
+        };
+        self.bad_sums += u64::from(!packet.sum_ok);
+        if packet.code != reply::EVENT {
+            return Ok(Heard::Packet(packet));
+        }
+        self.out
+            .extend_from_slice(&Request::Heard.frame(self.id, 0));
+        if packet.session == ATTENDANCE && self.events.try_send(packet.data).is_err() {
+            tracing::debug!("too many events wait; the log will tell");
+        }
+        Ok(Heard::Event)
+    }
+}
+
+fn believable(bytes: u32) -> Result<(), SessionError> {
+    if bytes <= MAX_TABLE {
+        Ok(())
+    } else {
+        Err(SessionError::Partial {
+            got: 0,
+            of: bytes,
+            why: "no table is that long".into(),
+        })
+    }
+}

@@ -1,0 +1,168 @@
+//! The life of one terminal's source: connect, visit, and again.
+//!
+//! Whatever breaks a [visit](super::visit) is named on the board, and the next visit reads the log
+//! again, so nothing depends on what was missed in between.
+
+use std::path::PathBuf;
+
+use scc_common::clock::SharedClock;
+use scc_common::record::{Cause, DeviceKind, State};
+use tokio::net::TcpStream;
+use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::book::Book;
+use super::cursor::Cursor;
+use super::diagnosis::Diagnosis;
+use super::fault::{Backoff, VisitError};
+use super::pace::Pace;
+use super::visit::Keeper;
+use crate::capture::accept::Accept;
+use crate::capture::board::Board;
+use crate::capture::{Context, Source};
+use crate::config::Terminal;
+
+/// A visit that lasted this long forgives the failures before it.
+const STABLE: Duration = Duration::from_secs(60);
+
+/// The source of one terminal.
+#[derive(Debug)]
+pub struct TerminalSource {
+    config: Terminal,
+    dir: PathBuf,
+    pace: Pace,
+}
+
+impl TerminalSource {
+    /// A source that keeps its cursor under `state_dir/terminals`.
+    #[must_use]
+    pub fn new(config: Terminal, state_dir: PathBuf) -> Self {
+        Self::with_pace(config, state_dir, Pace::default())
+    }
+
+    /// The same with other waits.
+    #[must_use]
+    pub fn with_pace(config: Terminal, state_dir: PathBuf, pace: Pace) -> Self {
+        let dir = state_dir.join("terminals");
+        Self { config, dir, pace }
+    }
+
+    /// Runs until `stop`, handing over to `accept`.
+    pub async fn run_with<A: Accept>(
+        self,
+        accept: A,
+        board: Board,
+        clock: SharedClock,
+        stop: CancellationToken,
+    ) {
+        board.declare(&self.config.id, DeviceKind::Terminal);
+        let Some(cursor) = self.open_cursor(&board, &stop).await else {
+            return;
+        };
+        let book = Book::new(
+            accept,
+            clock.clone(),
+            self.config.id.clone(),
+            self.config.utc_offset_min,
+            cursor,
+        );
+        let diagnosis = Diagnosis::new(self.dir, self.config.id.as_str());
+        let mut keeper = Keeper::new(self.config, self.pace, board, clock, book, diagnosis);
+        let mut backoff = Backoff::default();
+        loop {
+            let begun = Instant::now();
+            let error = tokio::select! {
+                () = stop.cancelled() => return,
+                stream = connect(keeper.config(), &self.pace) => match stream {
+                    Err(error) => error,
+                    Ok(stream) => match keeper.visit(stream, &stop).await {
+                        Ok(()) => return,
+                        Err(error) => error,
+                    },
+                },
+            };
+            if begun.elapsed() >= STABLE {
+                backoff.reset();
+            }
+            let finding = error.finding();
+            let wait = backoff.after(finding.cause, &self.pace);
+            keeper.tell(&finding);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = sleep(wait) => {}
+            }
+        }
+    }
+
+    async fn open_cursor(&self, board: &Board, stop: &CancellationToken) -> Option<Cursor> {
+        loop {
+            let (dir, id) = (self.dir.clone(), self.config.id.to_string());
+            let opened = tokio::task::spawn_blocking(move || Cursor::open(&dir, &id)).await;
+            let error = match opened {
+                Ok(Ok(cursor)) => return Some(cursor),
+                Ok(Err(error)) => error.to_string(),
+                Err(stopped) => stopped.to_string(),
+            };
+            let detail = format!(
+                "the cursor in {} cannot be used: {error}",
+                self.dir.display()
+            );
+            board.fault(
+                &self.config.id,
+                DeviceKind::Terminal,
+                State::Down,
+                Cause::BufferFull,
+                detail,
+            );
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                () = sleep(self.pace.refused) => {}
+            }
+        }
+    }
+}
+
+impl Source for TerminalSource {
+    fn run(self: Box<Self>, context: Context) -> futures::future::BoxFuture<'static, ()> {
+        let Context {
+            buffer,
+            board,
+            clock,
+            stop,
+        } = context;
+        Box::pin(self.run_with(buffer, board, clock, stop))
+    }
+}
+
+/// Resolves the name and connects, first address that answers.
+async fn connect(config: &Terminal, pace: &Pace) -> Result<TcpStream, VisitError> {
+    let lookup = tokio::net::lookup_host((config.host.as_str(), config.port));
+    let addresses: Vec<_> = match timeout(pace.resolve, lookup).await {
+        Ok(Ok(addresses)) => addresses.collect(),
+        Ok(Err(error)) => return Err(VisitError::Unresolved(error.to_string())),
+        Err(_) => return Err(VisitError::Unresolved("no answer in time".into())),
+    };
+    let mut worst = VisitError::Unresolved("it has no address".into());
+    for address in addresses {
+        match timeout(pace.connect, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                prepare(&stream).map_err(|e| VisitError::Offline(e.to_string()))?;
+                return Ok(stream);
+            }
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
+                worst = VisitError::Refused;
+            }
+            Ok(Err(e)) => worst = VisitError::Offline(e.to_string()),
+            Err(_) => worst = VisitError::Offline("no answer in time".into()),
+        }
+    }
+    Err(worst)
+}
+
+fn prepare(stream: &TcpStream) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keep_alive = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10));
+    socket2::SockRef::from(stream).set_tcp_keepalive(&keep_alive)
+}

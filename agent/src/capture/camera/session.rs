@@ -1,0 +1,261 @@
+//! One session with a camera, from the first look to its end, and the records that it yields.
+
+use std::time::Duration;
+
+use scc_common::clock::{MonoMs, Stamp};
+use scc_common::record::{Cause, Content, DeviceKind, RecordBody, Segment, Snapshot, State};
+use scc_common::stream::Stream;
+use tokio::time::timeout;
+
+use super::assembly::{Assembly, stamp_ago};
+use super::fault::{Failure, Fault};
+use super::protocol::{Head, Job, Message};
+use super::reader::{Program, Reader};
+use super::{Sink, Surroundings, reach};
+use crate::buffer::BufferError;
+use crate::config::Camera;
+
+/// A reader says something at least this often until it plays: its own deadline and some room.
+const OPEN: Duration = Duration::from_secs(20);
+
+/// The same once it plays.
+const PLAY: Duration = Duration::from_secs(10);
+
+/// Packets without a usable keyframe for this long are not a picture.
+const NO_KEYFRAME_MS: u64 = 60_000;
+
+/// For the last segment to be accepted when the agent stops.
+const LAST_APPEND: Duration = Duration::from_secs(2);
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) failure: Failure,
+    /// For how long video had come.
+    pub(super) played_ms: u64,
+}
+
+/// Sessions of one camera, one after the other.
+pub(super) struct Session<'a, S> {
+    camera: &'a Camera,
+    program: &'a Program,
+    around: &'a Surroundings<S>,
+    segment: Assembly,
+    /// Streams of which the buffer refused the newest record.
+    refused: Vec<(Stream, String)>,
+    playing_since: Option<MonoMs>,
+}
+
+impl<'a, S: Sink> Session<'a, S> {
+    pub(super) fn new(
+        camera: &'a Camera,
+        program: &'a Program,
+        around: &'a Surroundings<S>,
+    ) -> Self {
+        Self {
+            camera,
+            program,
+            around,
+            segment: Assembly::default(),
+            refused: Vec::new(),
+            playing_since: None,
+        }
+    }
+
+    /// Runs one session; none if the agent stops.
+    pub(super) async fn run(&mut self) -> Option<Ended> {
+        self.playing_since = None;
+        let stop = self.around.stop.clone();
+        let failure = tokio::select! {
+            failure = self.attempt() => Some(failure),
+            () = stop.cancelled() => None,
+        };
+        // whichever way it ended: fragments that have come are not lost
+        if let Some((stamp, segment)) = self.segment.end() {
+            let last = self.append_segment(stamp, segment);
+            if timeout(LAST_APPEND, last).await.is_err() {
+                tracing::warn!(device = %self.camera.id, "the last segment was not accepted in time");
+            }
+        }
+        let played_ms = self
+            .playing_since
+            .map_or(0, |since| self.around.clock.mono_ms().saturating_sub(since));
+        failure.map(|failure| Ended { failure, played_ms })
+    }
+
+    async fn attempt(&mut self) -> Failure {
+        if let Err(failure) = reach::look(&self.camera.url).await {
+            return failure;
+        }
+        let job = self.job();
+        let start = Reader::start(self.program, &job, &self.camera.id, &self.around.clock).await;
+        let mut reader = match start {
+            Ok(reader) => reader,
+            Err(failure) => return failure,
+        };
+        let heard = self.listen(&mut reader).await;
+        let ending = reader.end().await;
+        match heard {
+            Err(failure) => failure,
+            Ok(()) => Failure::new(
+                Fault::Crashed,
+                format!("its reader process ended unexpectedly ({ending})"),
+            ),
+        }
+    }
+
+    fn job(&self) -> Job {
+        Job {
+            url: self.camera.url.clone(),
+            user: self.camera.user.clone(),
+            password: self.camera.password.clone(),
+            still_every_ms: u64::from(self.camera.snapshot_every_s) * 1_000,
+            segment_ms: self
+                .camera
+                .segments
+                .then(|| u64::from(self.camera.segment_s) * 1_000),
+            parent: i32::try_from(std::process::id()).unwrap_or(0),
+        }
+    }
+
+    /// Takes what the reader says until it says no more.
+    async fn listen(&mut self, reader: &mut Reader) -> Result<(), Failure> {
+        loop {
+            let patience = if self.playing_since.is_some() {
+                PLAY
+            } else {
+                OPEN
+            };
+            match timeout(patience, reader.next()).await {
+                Ok(Ok(Some(message))) => self.take(message).await?,
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(failure)) => return Err(failure),
+                Err(_) => {
+                    let detail = format!("its reader process hangs for {} s", patience.as_secs());
+                    return Err(Failure::new(Fault::Crashed, detail));
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) -> Result<(), Failure> {
+        let nonsense = |e: &dyn std::fmt::Display| Failure::new(Fault::Crashed, e.to_string());
+        let clock = &*self.around.clock;
+        match message.head {
+            Head::Playing { width, height } => {
+                tracing::debug!(device = %self.camera.id, width, height, "camera plays");
+                self.playing_since = Some(clock.mono_ms());
+                self.tell_state(0);
+            }
+            Head::Beat {
+                keyframe_age_ms, ..
+            } => self.tell_state(keyframe_age_ms),
+            Head::Still {
+                age_ms,
+                width,
+                height,
+            } => {
+                let picture = Snapshot {
+                    width,
+                    height,
+                    cadence_s: self.camera.snapshot_every_s,
+                    jpeg: message.blob.to_vec(),
+                };
+                let stamp = stamp_ago(clock, age_ms);
+                self.append_still(stamp, picture).await;
+            }
+            Head::Begin {
+                age_ms,
+                codec,
+                width,
+                height,
+            } => {
+                let stamp = stamp_ago(clock, age_ms);
+                let size = (width, height);
+                if let Some((stamp, unended)) =
+                    self.segment.begin(stamp, codec, size, &message.blob)
+                {
+                    self.append_segment(stamp, unended).await;
+                }
+            }
+            Head::Fragment {
+                frames,
+                duration_ms,
+            } => self
+                .segment
+                .fragment(frames, duration_ms, &message.blob)
+                .map_err(|e| nonsense(&e))?,
+            Head::End => {
+                if let Some((stamp, segment)) = self.segment.end() {
+                    self.append_segment(stamp, segment).await;
+                }
+            }
+            Head::Fault { fault, detail } => {
+                let password = self.camera.password.as_deref();
+                let detail = super::address::redacted(&detail, password);
+                return Err(Failure::new(fault, detail));
+            }
+        }
+        Ok(())
+    }
+
+    async fn append_still(&mut self, stamp: Stamp, picture: Snapshot) {
+        // on the board first: a wall that shows now does not wait for the disk
+        self.around
+            .board
+            .still(&self.camera.id, stamp, picture.clone());
+        self.append(stamp, Content::Snapshot(picture)).await;
+    }
+
+    async fn append_segment(&mut self, stamp: Stamp, segment: Segment) {
+        self.append(stamp, Content::Segment(segment)).await;
+    }
+
+    /// Appends a record, or drops it and says so.
+    async fn append(&mut self, stamp: Stamp, content: Content) {
+        let stream = content.stream();
+        let body = RecordBody::new(stamp, Some(self.camera.id.clone()), content);
+        let result = self.around.sink.append(&body).await;
+        let was_refused = self.refused.iter().any(|(s, _)| *s == stream);
+        self.refused.retain(|(s, _)| *s != stream);
+        match result {
+            Ok(()) => return,
+            Err(BufferError::Closed) => {
+                tracing::debug!(device = %self.camera.id, %stream, "the buffer is closed, a record is dropped");
+                return;
+            }
+            Err(e) => {
+                if !was_refused {
+                    tracing::warn!(device = %self.camera.id, %stream, error = %e, "a record is dropped");
+                }
+                self.refused.push((stream, e.to_string()));
+            }
+        }
+        self.tell_state(0);
+    }
+
+    fn tell_state(&self, keyframe_age_ms: u64) {
+        let (id, board) = (&self.camera.id, &self.around.board);
+        let degraded = |cause, detail: String| {
+            board.fault(id, DeviceKind::Camera, State::Degraded, cause, detail);
+        };
+        if self.playing_since.is_none() {
+            // a segment of a session that is over; its end has its own word
+        } else if let Some((stream, error)) = self.refused.first() {
+            degraded(
+                Cause::BufferFull,
+                format!("a {stream} was dropped: {error}"),
+            );
+        } else if keyframe_age_ms > NO_KEYFRAME_MS {
+            degraded(
+                Cause::Garbage,
+                format!(
+                    "packets come, but no picture for {} s",
+                    keyframe_age_ms / 1_000
+                ),
+            );
+        } else {
+            board.good(id, DeviceKind::Camera);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! One camera of the agent without the agent: reads it and puts what it yields into a folder.
+//!
+//! `camera-run URL FOLDER STILL_SECONDS SEGMENT_SECONDS`, until SIGTERM. Used by the camera tests
+//! (as the reader process) and by `tests/bench-camera.sh`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context as _;
+use scc_agent::buffer::BufferError;
+use scc_agent::capture::board::Board;
+use scc_agent::capture::camera::{CameraSource, Sink, Surroundings, WORKER_COMMAND, worker};
+use scc_agent::config::Camera;
+use scc_common::clock::SystemClock;
+use scc_common::id::DeviceId;
+use scc_common::record::{Content, RecordBody};
+use tokio_util::sync::CancellationToken;
+
+/// Numbered files in a folder.
+#[derive(Debug, Clone)]
+struct Folder {
+    path: PathBuf,
+    count: Arc<AtomicU64>,
+}
+
+impl Sink for Folder {
+    async fn append(&self, body: &RecordBody) -> Result<(), BufferError> {
+        let (bytes, ending) = match &body.content {
+            Content::Snapshot(picture) => (&picture.jpeg, "jpg"),
+            Content::Segment(segment) => (&segment.mp4, "mp4"),
+            _ => return Ok(()),
+        };
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let file = self.path.join(format!("{number:05}.{ending}"));
+        tokio::fs::write(file, bytes)
+            .await
+            .map_err(|e| BufferError::Disk(e.to_string()))
+    }
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|arg| arg == WORKER_COMMAND) {
+        return Ok(worker::main());
+    }
+    let [url, folder, still, segment] = args.as_slice() else {
+        anyhow::bail!("usage: camera-run URL FOLDER STILL_SECONDS SEGMENT_SECONDS");
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .init();
+    let camera = Camera {
+        id: DeviceId::new("camera").context("an id")?,
+        url: url.clone(),
+        user: None,
+        password: None,
+        snapshot_every_s: still.parse()?,
+        segments: true,
+        segment_s: segment.parse()?,
+    };
+    let sink = Folder {
+        path: folder.into(),
+        count: Arc::default(),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let clock = SystemClock::shared();
+        let (board, _changes) = Board::new(clock.clone());
+        let stop = CancellationToken::new();
+        let around = Surroundings {
+            sink,
+            board,
+            clock,
+            stop: stop.clone(),
+        };
+        let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let source = tokio::spawn(CameraSource::new(camera).run_with(around));
+        end.recv().await;
+        stop.cancel();
+        source.await?;
+        Ok(ExitCode::SUCCESS)
+    })
+}

@@ -1,0 +1,317 @@
+//! The demo: the whole way on real footage and real protocols, on one machine.
+//!
+//! It starts what a county would have: an authority, a hub, one agent for each of four sites, and
+//! stand-ins for the hardware at those sites. Everything runs on 127.0.0.1 under one folder, and
+//! nothing outlives the [`Demo`].
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use scc_common::id::AgentId;
+use scc_common::record::DeviceKind;
+use scc_common::register::{Register, Site};
+
+use crate::child::Running;
+
+/// The sites of the sample fleet that the demo has agents for.
+pub const SITES: [&str; 4] = [
+    "puskesmas-salotungo",
+    "disdukcapil",
+    "rsud",
+    "villa-yuliana",
+];
+
+/// The user that the demo makes.
+pub const USER: &str = "pengendali";
+
+/// What the demo is made of.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folder with the built programs.
+    pub bin: PathBuf,
+    /// Folder for everything that the demo writes; made anew.
+    pub state: PathBuf,
+    /// The register.
+    pub register: PathBuf,
+    /// The stand-in camera's program and its footage.
+    pub camera_program: PathBuf,
+    /// H.264 footage that the cameras loop.
+    pub footage: PathBuf,
+}
+
+/// A running demo.
+#[derive(Debug)]
+pub struct Demo {
+    options: Options,
+    /// Address of the pages.
+    pub web: String,
+    /// Password of [`USER`].
+    pub password: String,
+    register: Register,
+    // dropped in this order: agents first, so that they do not report a dead hub while stopping
+    agents: Vec<Running>,
+    hub: Option<Running>,
+    devices: Vec<Running>,
+}
+
+impl Demo {
+    /// Starts everything; `say` is told each step.
+    ///
+    /// # Errors
+    /// The step that failed, with the file to look into.
+    pub fn start(options: Options, say: impl Fn(&str)) -> anyhow::Result<Self> {
+        let register = Register::load(&options.register)?;
+        if options.state.exists() {
+            std::fs::remove_dir_all(&options.state)?;
+        }
+        std::fs::create_dir_all(options.state.join("log"))?;
+        let gate = free_port()?;
+        let web = free_port()?;
+        let mut demo = Self {
+            web: format!("https://127.0.0.1:{web}/"),
+            password: format!("demo-{:08x}", rand::random::<u32>()),
+            register,
+            agents: Vec::new(),
+            hub: None,
+            devices: Vec::new(),
+            options,
+        };
+        say("authority and the hub's certificate");
+        demo.authority()?;
+        say("register and user");
+        demo.prepare_hub(gate, web)?;
+        say("hub");
+        demo.start_hub()?;
+        for id in SITES {
+            let site = demo
+                .register
+                .site(&AgentId::new(id)?)
+                .with_context(|| format!("the register has no site `{id}`"))?
+                .clone();
+            say(&format!("{}: devices and agent", site.name));
+            demo.start_site(&site, gate)?;
+        }
+        Ok(demo)
+    }
+
+    /// The hub's database, for a check that asks what arrived.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.options.state.join("hub/hub.sqlite")
+    }
+
+    /// Devices of one kind that the demo's sites declare.
+    #[must_use]
+    pub fn declared(&self, kind: DeviceKind) -> usize {
+        self.register
+            .sites
+            .iter()
+            .filter(|s| SITES.contains(&s.id.as_str()))
+            .map(|s| s.devices_of(kind).count())
+            .sum()
+    }
+
+    /// A program that has ended although nobody stopped it.
+    ///
+    /// # Errors
+    /// If the system cannot say.
+    pub fn fallen(&mut self) -> anyhow::Result<Option<String>> {
+        for child in self
+            .hub
+            .iter_mut()
+            .chain(&mut self.agents)
+            .chain(&mut self.devices)
+        {
+            if let Some(status) = child.ended()? {
+                return Ok(Some(format!("{child:?} ended: {status}")));
+            }
+        }
+        Ok(None)
+    }
+
+    fn authority(&self) -> anyhow::Result<()> {
+        let authority = self.path("authority");
+        self.provision(&["authority", "init", text(&authority)?])?;
+        self.provision(&[
+            "hub",
+            "issue",
+            "--authority",
+            text(&authority)?,
+            "--name",
+            "localhost",
+            "--dns",
+            "localhost",
+            "--address",
+            "127.0.0.1",
+            "--out",
+            text(&self.path("hub-identity"))?,
+        ])
+    }
+
+    fn prepare_hub(&self, gate: u16, web: u16) -> anyhow::Result<()> {
+        let identity = self.path("hub-identity");
+        let at = |name: &str| text(&identity.join(name)).map(str::to_owned);
+        std::fs::create_dir_all(self.path("hub"))?;
+        let config = format!(
+            "state_dir = \"{}\"\n[gate]\nlisten = \"127.0.0.1:{gate}\"\ncertificate = \"{cert}\"\nkey = \"{key}\"\n\
+             agents_ca = \"{}\"\nrevocations = \"{}\"\n[web]\nlisten = \"127.0.0.1:{web}\"\ncertificate = \"{cert}\"\nkey = \"{key}\"\n",
+            text(&self.path("hub"))?,
+            at("agents-ca.pem")?,
+            at("agents.crl.pem")?,
+            cert = at("hub.pem")?,
+            key = at("hub.key")?,
+        );
+        std::fs::write(self.path("hub.toml"), config)?;
+        let config = self.path("hub.toml");
+        self.hub_command(
+            &[
+                "fleet",
+                "apply",
+                text(&self.options.register)?,
+                "--config",
+                text(&config)?,
+            ],
+            None,
+        )?;
+        self.hub_command(
+            &[
+                "user",
+                "add",
+                USER,
+                "--role",
+                "operator",
+                "--config",
+                text(&config)?,
+            ],
+            Some(&self.password),
+        )
+    }
+
+    /// Starts the hub (again).
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_hub(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(self.options.bin.join("scc-hub"));
+        command.args(["serve", "--config", text(&self.path("hub.toml"))?]);
+        self.hub = Some(Running::start("scc-hub", command, &self.log("hub"))?);
+        Ok(())
+    }
+
+    fn start_site(&mut self, site: &Site, gate: u16) -> anyhow::Result<()> {
+        let id = site.id.as_str();
+        let identity = self.path(&format!("site-{id}"));
+        self.provision(&[
+            "site",
+            "issue",
+            id,
+            "--authority",
+            text(&self.path("authority"))?,
+            "--out",
+            text(&identity)?,
+        ])?;
+        let state = self.path(&format!("agent-{id}"));
+        std::fs::create_dir_all(&state)?;
+        let at = |name: &str| text(&identity.join(name)).map(str::to_owned);
+        let mut config = format!(
+            "agent = \"{id}\"\nstate_dir = \"{}\"\n[hub]\naddress = \"localhost:{gate}\"\n[identity]\n\
+             certificate = \"{}\"\nkey = \"{}\"\nhub_ca = \"{}\"\n",
+            text(&state)?,
+            at("agent.pem")?,
+            at("agent.key")?,
+            at("hub-ca.pem")?,
+        );
+        for device in &site.devices {
+            let name = format!("{id}-{}", device.id);
+            let device_config = match device.kind {
+                DeviceKind::Camera => self.start_camera(&name, device.id.as_str())?,
+                DeviceKind::Terminal => self.start_terminal(&name, device.id.as_str())?,
+            };
+            config.push_str(&device_config);
+        }
+        let file = self.path(&format!("agent-{id}.toml"));
+        std::fs::write(&file, config)?;
+        let mut command = Command::new(self.options.bin.join("scc-agent"));
+        command.args(["run", "--config", text(&file)?]);
+        let agent = Running::start("scc-agent", command, &self.log(&format!("agent-{id}")))?;
+        self.agents.push(agent);
+        Ok(())
+    }
+
+    fn start_camera(&mut self, name: &str, id: &str) -> anyhow::Result<String> {
+        let mut command = Command::new("/usr/bin/python3");
+        command
+            .arg(&self.options.camera_program)
+            .arg(&self.options.footage);
+        let camera = Running::talking(name, command, &self.log(name))?;
+        let address = camera.wait_line("listening ", Duration::from_secs(30))?;
+        self.devices.push(camera);
+        Ok(format!(
+            "[[camera]]\nid = \"{id}\"\nurl = \"{address}\"\nsnapshot_every_s = 4\n"
+        ))
+    }
+
+    fn start_terminal(&mut self, name: &str, id: &str) -> anyhow::Result<String> {
+        let mut command = Command::new(self.options.bin.join("stand-in-terminal"));
+        command.args(["--records", "200", "--punch-every", "7", "--with-parent"]);
+        let terminal = Running::talking(name, command, &self.log(name))?;
+        let address = terminal.wait_line("listening ", Duration::from_secs(10))?;
+        self.devices.push(terminal);
+        Ok(format!(
+            "[[terminal]]\nid = \"{id}\"\naddress = \"{address}\"\n"
+        ))
+    }
+
+    fn provision(&self, arguments: &[&str]) -> anyhow::Result<()> {
+        self.once("scc-provision", arguments, None)
+    }
+
+    fn hub_command(&self, arguments: &[&str], input: Option<&str>) -> anyhow::Result<()> {
+        self.once("scc-hub", arguments, input)
+    }
+
+    fn once(&self, program: &str, arguments: &[&str], input: Option<&str>) -> anyhow::Result<()> {
+        use std::io::Write;
+        let mut child = Command::new(self.options.bin.join(program))
+            .args(arguments)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{program} cannot be started"))?;
+        if let Some(mut stdin) = child.stdin.take()
+            && let Some(input) = input
+        {
+            writeln!(stdin, "{input}")?;
+        }
+        let output = child.wait_with_output()?;
+        ensure!(
+            output.status.success(),
+            "{program} {} failed: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.options.state.join(name)
+    }
+
+    fn log(&self, name: &str) -> PathBuf {
+        self.options.state.join("log").join(format!("{name}.log"))
+    }
+}
+
+fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str()
+        .with_context(|| format!("{} is not UTF-8", path.display()))
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
