@@ -250,6 +250,15 @@ impl Config {
     }
 }
 
+/// The state directory alone, for commands that need no secret: the files that the configuration
+/// names need not be readable.
+///
+/// # Errors
+/// As [`Config::load`], as far as the shape of the file goes.
+pub fn state_dir(file: &Path) -> Result<PathBuf, ConfigError> {
+    Document::<Shape>::load(file).map(|doc| doc.value.state_dir)
+}
+
 fn camera(doc: &Document<Shape>, c: &CameraShape, id: DeviceId) -> Result<Camera, ConfigError> {
     let url = c.url.get_ref();
     let at = c.url.span().start;
@@ -357,7 +366,8 @@ fn address(
     })
 }
 
-fn split_address(text: &str, default_port: u16) -> Option<(String, u16)> {
+/// Splits `HOST[:PORT]`; none if it is neither.
+pub(crate) fn split_address(text: &str, default_port: u16) -> Option<(String, u16)> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, after) = rest.split_once(']')?;
         host.parse::<std::net::Ipv6Addr>().ok()?;

@@ -8,4 +8,6 @@ pub mod buffer;
 pub mod capture;
 pub mod cmd;
 pub mod config;
+pub mod runtime;
+pub mod status;
 pub mod uplink;

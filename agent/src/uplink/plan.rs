@@ -210,7 +210,7 @@ impl Plan {
         }
     }
 
-    /// Whether a message with `left` bytes of body may go now. A part is cut to half its
+    /// Whether a message with `left` bytes of body may go now. A part is cut to a quarter of its
     /// size at most to fill a window; but what is alone in its class goes as large as it may.
     fn fits(&self, class: Class, left: usize) -> bool {
         let room = self.window.room(class);
@@ -221,7 +221,7 @@ impl Plan {
                 room >= need || (self.window.idle(class) && self.window.permitted() >= need)
             }
             Class::Bulk => {
-                let piece = cost(left.min(self.window.part() / 2));
+                let piece = cost(left.min(self.window.part() / 4));
                 room >= piece + overhead || (self.window.idle(class) && room > overhead)
             }
         }

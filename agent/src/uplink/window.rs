@@ -5,7 +5,7 @@
 //! punch made now queues behind it: `max(one part, rate × (0.5 s + least delay seen))`. The rate is
 //! what the hub acknowledges (as BBR measures it: bytes delivered between the sending of a piece and
 //! its acknowledgement), so the whole way counts, the hub's commits included. Bulk (parts of large
-//! records) leaves 64 KiB of it, or half of a smaller one, to small records.
+//! records) leaves 64 KiB of the permission to small records, which may go while bulk fills the rest.
 //!
 //! The least delay is part of the target so that a satellite link (0.6 s) or a hub whose disk takes a
 //! second to commit does not shrink the window to one part per round trip.
@@ -128,13 +128,9 @@ impl Window {
                 .max(target.min(RESERVE))
                 .saturating_sub(self.small),
             Class::Bulk => {
-                let part = u64::try_from(self.part()).unwrap_or(u64::MAX);
                 // of a small permission, half is kept for small records
                 let most = self.permission - self.permission.min(RESERVE).min(self.permission / 2);
-                (target - RESERVE.min(target / 2))
-                    .max(part)
-                    .min(most)
-                    .saturating_sub(self.bulk)
+                target.min(most).saturating_sub(self.bulk)
             }
         };
         wanted.min(permitted)
@@ -212,7 +208,7 @@ mod tests {
             loop {
                 let part = u64::try_from(window.part()).unwrap();
                 let bytes = part.min(window.room(Class::Bulk));
-                if bytes < part / 2 {
+                if bytes < part / 4 {
                     break;
                 }
                 let piece = window.sent(Class::Bulk, bytes, now);

@@ -1,0 +1,70 @@
+//! What can be seen without the network: power, disk, clock.
+
+use std::path::Path;
+
+use scc_common::clock::{Clock, ClockQuality};
+
+use super::{Finding, Outcome, both};
+use crate::capture::health::{self, Sensors};
+use crate::status::Status;
+
+/// 2026-01-01 00:00 UTC: no box of this fleet is older.
+const NOT_BEFORE_MS: i64 = 1_767_225_600_000;
+
+/// The supply, where the box can tell.
+pub(super) fn power() -> Finding {
+    let outcome = match Sensors::default().under_voltage() {
+        Some(false) => Outcome::Good("ok".into()),
+        Some(true) => Outcome::Bad(both(
+            "tegangan pernah turun; ganti adaptor dan kabel dayanya",
+            "the supply was too weak; replace the power adapter and its cable",
+        )),
+        None => Outcome::Skipped(both("tidak dapat diukur", "cannot be measured here")),
+    };
+    Finding::new("listrik", "power", outcome)
+}
+
+/// Room on the card, and whether it can be written.
+pub(super) fn disk(state_dir: &Path, min_free: u64) -> Finding {
+    let outcome = match health::disk(state_dir) {
+        None => Outcome::Bad(both(
+            format!("{} tidak ada; jalankan agen sekali", state_dir.display()),
+            format!("{} does not exist; run the agent once", state_dir.display()),
+        )),
+        Some((_, free)) if free < min_free => Outcome::Bad(both(
+            format!("tinggal {} MB; kosongkan kartu atau ganti yang lebih besar", free >> 20),
+            format!("only {} MB left; make room or use a larger card", free >> 20),
+        )),
+        Some(_) if is_read_only(state_dir) => Outcome::Bad(both(
+            "kartu hanya dapat dibaca; kartu mungkin rusak, ganti",
+            "the card is read-only; it may be failing, replace it",
+        )),
+        Some((total, free)) => Outcome::Good(format!("{} / {} MB", free >> 20, total >> 20)),
+    };
+    Finding::new("kartu/disk", "disk", outcome)
+}
+
+fn is_read_only(dir: &Path) -> bool {
+    rustix::fs::statvfs(dir)
+        .is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+/// The wall clock. A running agent may have it from the hub, which this process does not know.
+pub(super) fn clock(clock: &dyn Clock, running: Option<&Status>) -> Finding {
+    let quality = running.map_or_else(|| clock.quality(), |s| s.clock.max(clock.quality()));
+    let now = clock.wall_ms();
+    let outcome = if now < NOT_BEFORE_MS {
+        Outcome::Bad(both(
+            "jam salah (sebelum 2026); sambungkan ke NTP atau atur dengan `timedatectl`",
+            "the clock is wrong (before 2026); reach an NTP server or set it with `timedatectl`",
+        ))
+    } else if quality == ClockQuality::Unconfirmed {
+        Outcome::Skipped(both(
+            "belum dipastikan oleh NTP atau pusat",
+            "not yet confirmed by NTP or the hub",
+        ))
+    } else {
+        Outcome::Good(format!("{quality:?}").to_lowercase())
+    };
+    Finding::new("jam", "clock", outcome)
+}

@@ -1,0 +1,252 @@
+//! `scc-agent status`: one screen from the status file of the running agent.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use scc_common::clock::{Clock, ClockQuality, SystemClock, WallMs};
+use scc_common::lang::Lang;
+use scc_common::record::{Cause, DeviceState, LinkMode, State};
+use scc_common::stream::Stream;
+
+use super::{print, run};
+use crate::status::{Status, path};
+
+/// Prints the screen. Exit status 1 if the agent does not run (or cannot be asked).
+pub fn main(file: &Path, lang: Lang) -> ExitCode {
+    run::with_state_dir(file, |dir| {
+        let status = Status::read(dir).map_err(|error| {
+            format!(
+                "{} ({}: {error})",
+                lang.pick("agen belum pernah berjalan di sini", "the agent has not run here yet"),
+                path(dir).display()
+            )
+        })?;
+        let now = SystemClock::new().wall_ms();
+        print(&page(&status, now, lang));
+        if status.is_fresh(now) {
+            Ok(())
+        } else {
+            Err(lang
+                .pick(
+                    "agen tidak berjalan; yang di atas adalah keadaan terakhirnya",
+                    "the agent does not run; the above is its last state",
+                )
+                .to_owned())
+        }
+    })
+}
+
+/// The whole screen.
+#[must_use]
+pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
+    let mut page = String::new();
+    // writing into a String cannot fail
+    let _ = writeln!(
+        page,
+        "{}  ·  scc-agent {}  ·  {} {}",
+        status.agent,
+        status.version,
+        lang.pick("ditulis", "written"),
+        ago(now - status.written_ms, lang),
+    );
+    let _ = writeln!(
+        page,
+        "{:9} {} → {} · {} {}{}",
+        lang.pick("jalur", "link"),
+        mode(status.link.mode, lang),
+        status.hub,
+        lang.pick("sejak", "since"),
+        ago(now - status.link.since_ms, lang),
+        status.link.why.as_ref().map(|w| format!(" · {w}")).unwrap_or_default(),
+    );
+    let _ = writeln!(page, "{:9} {}", lang.pick("jam", "clock"), clock(status.clock, lang));
+    let _ = writeln!(page, "\n{}", lang.pick("ANTREAN", "BACKLOG"));
+    for stream in Stream::ALL {
+        let lanes = || status.lanes.iter().filter(move |l| l.stream == stream);
+        let records: u64 = lanes().map(|l| l.records).sum();
+        let lost: u64 = lanes().map(|l| l.lost).sum();
+        let bytes: u64 = lanes().map(|l| l.bytes).sum();
+        let oldest = lanes().filter_map(|l| l.oldest_ms).min();
+        let _ = write!(page, "  {:11} {records:>8}  {:>9}", stream.name(), size(bytes));
+        if let Some(oldest) = oldest.filter(|_| records > 0) {
+            let label = lang.pick("tertua", "oldest");
+            let _ = write!(page, "  {label} {}", ago(now - oldest, lang));
+        }
+        if lost > 0 {
+            let _ = write!(page, "  {} {lost}", lang.pick("hilang", "lost"));
+        }
+        page.push('\n');
+    }
+    let up = status.devices.iter().filter(|d| d.state == State::Up).count();
+    let _ = writeln!(
+        page,
+        "\n{} ({up} / {})",
+        lang.pick("PERANGKAT", "DEVICES"),
+        status.devices.len()
+    );
+    for device in &status.devices {
+        let _ = writeln!(page, "  {}", device_line(device, now, lang));
+    }
+    page
+}
+
+fn device_line(device: &DeviceState, now: WallMs, lang: Lang) -> String {
+    let mut line = format!(
+        "{:16} {:12} {} {}",
+        device.device,
+        state(device.state, lang),
+        lang.pick("sejak", "since"),
+        ago(now - device.since_ms, lang),
+    );
+    if let Some(why) = device.cause {
+        line.push_str(" · ");
+        line.push_str(cause(why, lang));
+    }
+    if let Some(detail) = &device.detail {
+        line.push_str(" · ");
+        line.push_str(detail);
+    }
+    line
+}
+
+fn state(state: State, lang: Lang) -> &'static str {
+    match state {
+        State::Up => lang.pick("berfungsi", "up"),
+        State::Degraded => lang.pick("terganggu", "degraded"),
+        State::Down => lang.pick("mati", "down"),
+        State::Unknown => lang.pick("tidak tahu", "unknown"),
+        State::Maintenance => lang.pick("dirawat", "maintenance"),
+        State::Never => lang.pick("belum pernah", "never"),
+    }
+}
+
+fn mode(mode: LinkMode, lang: Lang) -> &'static str {
+    match mode {
+        LinkMode::Down => lang.pick("PUTUS", "DOWN"),
+        LinkMode::Connecting => lang.pick("menyambung", "connecting"),
+        LinkMode::Normal => lang.pick("normal", "normal"),
+        LinkMode::CatchUp => lang.pick("mengejar antrean", "catching up"),
+        LinkMode::Slow => lang.pick("lambat", "slow"),
+    }
+}
+
+fn clock(quality: ClockQuality, lang: Lang) -> &'static str {
+    match quality {
+        ClockQuality::Unconfirmed => lang.pick("belum dipastikan", "unconfirmed"),
+        ClockQuality::Hub => lang.pick("sesuai pusat", "confirmed by the hub"),
+        ClockQuality::Ntp => lang.pick("sesuai NTP", "set by NTP"),
+    }
+}
+
+/// The cause in words.
+#[must_use]
+pub fn cause(cause: Cause, lang: Lang) -> &'static str {
+    match cause {
+        Cause::Offline => lang.pick("tidak menjawab (listrik, kabel?)", "no answer (power, cable?)"),
+        Cause::Refused => lang.pick("menolak sambungan", "refuses the connection"),
+        Cause::Unresolved => lang.pick("namanya tidak dikenal", "its name does not resolve"),
+        Cause::Unauthorized => lang.pick("nama pengguna/sandi ditolak", "user or password refused"),
+        Cause::Stalled => lang.pick("tersambung tetapi diam", "connected, but silent"),
+        Cause::NoVideo => lang.pick("tidak ada video", "no video"),
+        Cause::Garbage => lang.pick("mengirim data rusak", "sends garbage"),
+        Cause::Crashed => lang.pick("pembacanya berhenti", "its reader crashed"),
+        Cause::Silent => lang.pick("port terbuka tetapi diam", "port open, but silent"),
+        Cause::KeyRefused => lang.pick("comm key ditolak", "comm key refused"),
+        Cause::Busy => lang.pick("dipakai program lain", "in use by another program"),
+        Cause::Incomplete => lang.pick("tidak terbaca sampai habis", "not read to the end"),
+        Cause::UnknownFormat => lang.pick("format tidak dikenal", "unknown format"),
+        Cause::Encrypted => lang.pick("memakai mode terenkripsi", "speaks the encrypted dialect"),
+        Cause::ClockDrift => lang.pick("jamnya salah", "its clock is wrong"),
+        Cause::BufferFull => lang.pick("penyangga penuh", "the buffer is full"),
+        Cause::Starting => lang.pick("baru mulai dilihat", "only just begun to look"),
+        Cause::Other => lang.pick("sebab lain", "another cause"),
+    }
+}
+
+/// A time span in one unit.
+fn ago(ms: i64, lang: Lang) -> String {
+    let s = ms.max(0) / 1_000;
+    let (n, unit) = match s {
+        0..120 => (s, lang.pick("dtk", "s")),
+        120..7_200 => (s / 60, lang.pick("mnt", "min")),
+        7_200..172_800 => (s / 3_600, lang.pick("jam", "h")),
+        _ => (s / 86_400, lang.pick("hari", "d")),
+    };
+    format!("{n} {unit}")
+}
+
+fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{} kB", bytes / 1_000),
+        _ => format!("{} MB", bytes / 1_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use scc_common::id::{AgentId, DeviceId, Epoch};
+    use scc_common::record::{DeviceKind, LaneHealth};
+
+    fn status() -> Status {
+        Status {
+            written_ms: 1_000_000,
+            version: "0.1.0".into(),
+            agent: AgentId::new("rsud").unwrap(),
+            hub: "hub.scc:8883".into(),
+            link: crate::uplink::status::LinkStatus {
+                mode: LinkMode::Down,
+                since_ms: 400_000,
+                why: Some("the hub cannot be reached: no route".into()),
+                last_commit_ms: None,
+                rate: None,
+            },
+            clock: ClockQuality::Ntp,
+            lanes: vec![LaneHealth {
+                epoch: Epoch(1),
+                stream: Stream::Attendance,
+                next: 9,
+                records: 8,
+                bytes: 12_345,
+                oldest_ms: Some(700_000),
+                lost: 0,
+            }],
+            devices: vec![DeviceState {
+                device: DeviceId::new("absensi").unwrap(),
+                kind: DeviceKind::Terminal,
+                state: State::Down,
+                cause: Some(Cause::KeyRefused),
+                since_ms: 0,
+                last_good_ms: None,
+                detail: None,
+            }],
+        }
+    }
+
+    #[test]
+    fn one_screen_says_what_is_wrong_in_both_languages() {
+        let page = page(&status(), 1_000_000, Lang::Id);
+        for part in ["jalur     PUTUS → hub.scc:8883", "10 mnt", "attendance", "8", "12 kB", "(0 / 1)", "comm key ditolak"] {
+            assert!(page.contains(part), "{part} is missing in\n{page}");
+        }
+        assert!(page.lines().count() <= 24);
+        let page = super::page(&status(), 1_000_000, Lang::En);
+        assert!(page.contains("comm key refused") && page.contains("link      DOWN"), "{page}");
+    }
+
+    #[test]
+    fn a_file_of_an_agent_that_died_is_not_fresh() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = status();
+        status.write(dir.path()).unwrap();
+        let back = Status::read(dir.path()).unwrap();
+        assert_eq!(back, status);
+        assert!(back.is_fresh(1_010_000));
+        assert!(!back.is_fresh(1_060_000));
+        use std::os::unix::fs::PermissionsExt;
+        let mode = std::fs::metadata(path(dir.path())).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777 & !0o640, 0, "others may read it");
+    }
+}

@@ -1,0 +1,405 @@
+//! The running agent: buffer, board, sources and uplink put together, and taken down in order.
+//!
+//! Promises: nothing is started before the configuration and the buffer are good; a source that
+//! panics is told on the board and started again; a stop takes at most five seconds and loses
+//! nothing that the buffer has accepted; systemd hears a sign of life only while the buffer and the
+//! uplink are alive.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scc_common::clock::SharedClock;
+use scc_common::id::DeviceId;
+use scc_common::record::{Cause, Content, DeviceKind, DeviceState, Event, RecordBody, State};
+use sd_notify::NotifyState;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::buffer::{Buffer, BufferError};
+use crate::capture::attendance::TerminalSource;
+use crate::capture::board::Board;
+use crate::capture::camera::CameraSource;
+use crate::capture::health::{HealthSource, Sensors};
+use crate::capture::{Context, Source};
+use crate::config::Config;
+use crate::status::{EVERY_S, Status};
+use crate::uplink::mqtt::Mqtt;
+use crate::uplink::{Given, Handle, Uplink};
+
+/// Version of this program.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Before a source that has panicked is started again.
+const AFTER_PANIC: Duration = Duration::from_secs(5);
+/// The buffer must answer within this, or systemd hears nothing.
+const BUFFER_ANSWERS: Duration = Duration::from_secs(20);
+/// The uplink must have shown a sign of life within this, milliseconds.
+const UPLINK_ALIVE_MS: u64 = 60_000;
+
+/// Why the agent ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The state directory or the buffer in it cannot be used.
+    #[error("the buffer cannot be opened: {0}")]
+    Open(BufferError),
+    /// The state directory cannot be made.
+    #[error("the state directory {dir}: {why}")]
+    StateDir {
+        /// The directory.
+        dir: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
+    /// A signal handler cannot be installed.
+    #[error("signals cannot be received: {0}")]
+    Signals(std::io::Error),
+    /// The store's thread has ended.
+    #[error("the buffer has stopped by itself")]
+    BufferStopped,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// [`RunError`] if it could not start, or cannot go on; the supervisor restarts it.
+pub async fn run(config: Config, clock: SharedClock) -> Result<(), RunError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let agent = Agent::start(config, clock).await?;
+    notify(NotifyState::Ready);
+    tracing::info!(version = VERSION, "the agent runs");
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        error = agent.watch() => Err(error),
+    };
+    notify(NotifyState::Stopping);
+    agent.stop().await;
+    ended
+}
+
+fn notify(state: NotifyState<'_>) {
+    // without systemd there is no socket and nothing to do
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+/// A started agent.
+struct Agent {
+    config: Config,
+    clock: SharedClock,
+    buffer: Buffer,
+    board: Board,
+    uplink: Handle,
+    events: mpsc::UnboundedSender<Event>,
+    sources: JoinSet<()>,
+    stop_sources: CancellationToken,
+    uplink_task: JoinHandle<()>,
+    stop_uplink: CancellationToken,
+    recorder: JoinHandle<()>,
+}
+
+impl Agent {
+    async fn start(config: Config, clock: SharedClock) -> Result<Self, RunError> {
+        std::fs::create_dir_all(&config.state_dir).map_err(|why| RunError::StateDir {
+            dir: config.state_dir.display().to_string(),
+            why,
+        })?;
+        let buffer = Buffer::open(&config.state_dir, config.buffer, clock.clone())
+            .map_err(RunError::Open)?;
+        let (board, changes) = Board::new(clock.clone());
+        let (events, incoming) = mpsc::unbounded_channel();
+        let poke = Arc::new(Notify::new());
+        let (stop_sources, stop_uplink) = (CancellationToken::new(), CancellationToken::new());
+        // nobody listens any more only while the agent stops
+        let _ = events.send(Event::AgentStarted {
+            version: VERSION.to_owned(),
+        });
+        let recorder = tokio::spawn(record(
+            buffer.clone(),
+            clock.clone(),
+            Arc::clone(&poke),
+            changes,
+            incoming,
+        ));
+        let given = Given {
+            agent: config.agent.clone(),
+            version: VERSION.to_owned(),
+            store: buffer.clone(),
+            board: board.clone(),
+            clock: clock.clone(),
+            events: events.clone(),
+            poke,
+            stop: stop_uplink.clone(),
+            alive: Arc::default(),
+        };
+        let dialer = Mqtt::new(
+            config.agent.clone(),
+            config.hub.clone(),
+            config.identity.clone(),
+        );
+        let (uplink, handle) = Uplink::new(given, dialer, rand::random());
+        let context = Context {
+            buffer: buffer.clone(),
+            board: board.clone(),
+            clock: clock.clone(),
+            stop: stop_sources.clone(),
+        };
+        let sources = sources(&config, &context, &handle);
+        Ok(Self {
+            uplink_task: tokio::spawn(uplink.run()),
+            uplink: handle,
+            config,
+            clock,
+            buffer,
+            board,
+            events,
+            sources,
+            stop_sources,
+            stop_uplink,
+            recorder,
+        })
+    }
+
+    /// Writes the status file and tells systemd, for as long as there is good reason to; returns
+    /// what makes going on pointless.
+    async fn watch(&self) -> RunError {
+        let every = Duration::from_secs(EVERY_S.into());
+        let every = match sd_notify::watchdog_enabled() {
+            Some(limit) => every.min(limit / 3),
+            None => every,
+        };
+        let mut tick = tokio::time::interval(every);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            if let Some(damage) = self.buffer.damage() {
+                let _ = self.events.send(Event::BufferDamaged {
+                    records: damage.records,
+                    detail: damage.detail.unwrap_or_default(),
+                });
+            }
+            match tokio::time::timeout(BUFFER_ANSWERS, self.buffer.stat()).await {
+                Ok(Ok(lanes)) => {
+                    self.write_status(lanes);
+                    let silent = self
+                        .clock
+                        .mono_ms()
+                        .saturating_sub(self.uplink.alive_ms());
+                    if self.uplink_task.is_finished() || silent > UPLINK_ALIVE_MS {
+                        tracing::error!(silent_ms = silent, "the uplink gives no sign of life");
+                    } else {
+                        notify(NotifyState::Watchdog);
+                    }
+                }
+                Ok(Err(BufferError::Closed)) => return RunError::BufferStopped,
+                Ok(Err(error)) => tracing::error!(%error, "the buffer fails"),
+                Err(_) => tracing::error!("the buffer does not answer"),
+            }
+        }
+    }
+
+    fn write_status(&self, lanes: Vec<scc_common::record::LaneHealth>) {
+        let status = Status {
+            written_ms: self.clock.wall_ms(),
+            version: VERSION.to_owned(),
+            agent: self.config.agent.clone(),
+            hub: format!("{}:{}", self.config.hub.host, self.config.hub.port),
+            link: self.uplink.status.borrow().clone(),
+            clock: self.clock.quality(),
+            lanes,
+            devices: self.board.devices(),
+        };
+        if let Err(error) = status.write(&self.config.state_dir) {
+            tracing::warn!(%error, "the status file cannot be written");
+        }
+    }
+
+    /// Sources first, so that what they still hold is accepted; then the last event, the uplink,
+    /// and the buffer last. Each step has its share of the five seconds.
+    async fn stop(mut self) {
+        let within = |s: f64| Duration::from_secs_f64(s);
+        self.stop_sources.cancel();
+        let ended = async { while self.sources.join_next().await.is_some() {} };
+        if tokio::time::timeout(within(2.0), ended).await.is_err() {
+            tracing::warn!("a source did not end in time");
+            self.sources.abort_all();
+        }
+        let _ = self.events.send(Event::AgentStopped {});
+        drop(self.events);
+        // the board's sender lives in the sources' contexts, which are gone, and here
+        drop(self.board);
+        let mut status = self.uplink.status.clone();
+        status.mark_unchanged();
+        // the uplink has a sender of events as well: its end comes when it has been told
+        let told = async {
+            let _ = status.changed().await;
+        };
+        let _ = tokio::time::timeout(within(0.7), told).await;
+        self.stop_uplink.cancel();
+        for task in [&mut self.uplink_task, &mut self.recorder] {
+            if tokio::time::timeout(within(0.7), &mut *task).await.is_err() {
+                task.abort();
+            }
+        }
+        if tokio::time::timeout(within(1.0), self.buffer.close()).await.is_err() {
+            tracing::warn!("the buffer did not close in time; what it had accepted is durable");
+        }
+        tracing::info!("the agent has stopped");
+    }
+}
+
+/// Starts every source, each under its own supervisor.
+fn sources(config: &Config, context: &Context, uplink: &Handle) -> JoinSet<()> {
+    let mut sources = JoinSet::new();
+    for camera in config.cameras.clone() {
+        context.board.declare(&camera.id, DeviceKind::Camera);
+        let device = Some((camera.id.clone(), DeviceKind::Camera));
+        let make = move || Box::new(CameraSource::new(camera.clone())) as Box<dyn Source>;
+        sources.spawn(supervise(device, make, context.clone()));
+    }
+    for terminal in config.terminals.clone() {
+        context.board.declare(&terminal.id, DeviceKind::Terminal);
+        let device = Some((terminal.id.clone(), DeviceKind::Terminal));
+        let state_dir = config.state_dir.clone();
+        let make = move || {
+            Box::new(TerminalSource::new(terminal.clone(), state_dir.clone())) as Box<dyn Source>
+        };
+        sources.spawn(supervise(device, make, context.clone()));
+    }
+    let every = Duration::from_secs(config.health_every_s.into());
+    let (state_dir, status) = (config.state_dir.clone(), uplink.status.clone());
+    let make = move || {
+        let sensors = Sensors::default();
+        let source = HealthSource::new(every, state_dir.clone(), status.clone(), sensors);
+        Box::new(source) as Box<dyn Source>
+    };
+    sources.spawn(supervise(None, make, context.clone()));
+    sources
+}
+
+/// Runs a source until it is told to stop; a source that panics or returns is started again.
+async fn supervise(
+    device: Option<(DeviceId, DeviceKind)>,
+    make: impl Fn() -> Box<dyn Source>,
+    context: Context,
+) {
+    let name = device.as_ref().map_or("health", |(id, _)| id.as_str()).to_owned();
+    while !context.stop.is_cancelled() {
+        // a set, so that the source ends with its supervisor
+        let mut running = JoinSet::new();
+        running.spawn(make().run(context.clone()));
+        let ended = running.join_next().await;
+        if context.stop.is_cancelled() {
+            return;
+        }
+        let why = match ended {
+            Some(Err(error)) if error.is_panic() => "its reader in the agent panicked",
+            _ => "its reader in the agent ended",
+        };
+        tracing::error!(source = name, why, "a source is started again");
+        if let Some((id, kind)) = &device {
+            context.board.fault(id, *kind, State::Down, Cause::Crashed, why);
+        }
+        tokio::select! {
+            () = context.stop.cancelled() => return,
+            () = tokio::time::sleep(AFTER_PANIC) => {}
+        }
+    }
+}
+
+/// Turns changes on the board and other events into records, one after the other, until every
+/// sender is gone.
+async fn record(
+    buffer: Buffer,
+    clock: SharedClock,
+    poke: Arc<Notify>,
+    mut changes: mpsc::UnboundedReceiver<DeviceState>,
+    mut incoming: mpsc::UnboundedReceiver<Event>,
+) {
+    loop {
+        let event = tokio::select! {
+            biased;
+            Some(state) = changes.recv() => {
+                poke.notify_one();
+                Event::DeviceState(state)
+            }
+            Some(event) = incoming.recv() => event,
+            else => return,
+        };
+        let device = match &event {
+            Event::DeviceState(state) => Some(state.device.clone()),
+            _ => None,
+        };
+        let body = RecordBody::new(clock.stamp(), device, Content::Event(event));
+        if let Err(error) = buffer.append(&body).await {
+            tracing::warn!(%error, "an event was not accepted");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use scc_common::clock::SystemClock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Clumsy {
+        tries: Arc<AtomicU32>,
+        ran: Arc<Notify>,
+    }
+
+    impl Source for Clumsy {
+        fn run(self: Box<Self>, context: Context) -> BoxFuture<'static, ()> {
+            async move {
+                assert!(
+                    self.tries.fetch_add(1, Ordering::SeqCst) > 0,
+                    "the first time goes wrong"
+                );
+                self.ran.notify_one();
+                context.stop.cancelled().await;
+            }
+            .boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_panics_is_named_and_started_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = SystemClock::shared();
+        let (board, mut changes) = Board::new(clock.clone());
+        let buffer =
+            Buffer::open(dir.path(), crate::config::BufferLimits::default(), clock.clone()).unwrap();
+        let context = Context {
+            buffer: buffer.clone(),
+            board,
+            clock,
+            stop: CancellationToken::new(),
+        };
+        let (tries, ran) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
+        let device = Some((DeviceId::new("loket").unwrap(), DeviceKind::Camera));
+        let (t, r) = (Arc::clone(&tries), Arc::clone(&ran));
+        let make = move || {
+            Box::new(Clumsy {
+                tries: Arc::clone(&t),
+                ran: Arc::clone(&r),
+            }) as Box<dyn Source>
+        };
+        let stop = context.stop.clone();
+        let task = tokio::spawn(supervise(device, make, context));
+        let state = changes.recv().await.unwrap();
+        assert_eq!((state.state, state.cause), (State::Down, Some(Cause::Crashed)));
+        tokio::time::timeout(Duration::from_secs(30), ran.notified())
+            .await
+            .expect("it was not started again");
+        stop.cancel();
+        tokio::time::timeout(Duration::from_secs(1), task).await.unwrap().unwrap();
+        assert_eq!(tries.load(Ordering::SeqCst), 2);
+        buffer.close().await;
+    }
+}
