@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use scc_common::lang::Lang;
 
+pub mod buffer;
 pub mod doctor;
 pub mod run;
 pub mod status;

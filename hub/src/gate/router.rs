@@ -39,7 +39,7 @@ const INGEST: &str = "scc.ingest";
 /// The router hands over so many messages before it waits to be woken.
 const BATCH: u64 = 200;
 
-type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), LinkError> + Send + Sync;
+type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), GateError> + Send + Sync;
 
 /// Makes links. Cheap to clone.
 #[derive(Clone)]
@@ -77,6 +77,7 @@ pub(super) async fn start(
         LinkBuilder::new(client, events.clone())
             .build()
             .map(|(tx, rx, _)| (tx, rx))
+            .map_err(ended)
     });
     let links = Links {
         connect,
@@ -109,7 +110,7 @@ impl Links {
         // Waits for the router's answer without async.
         let made = tokio::task::spawn_blocking(move || connect(&client)).await;
         match made {
-            Ok(link) => link.map_err(ended),
+            Ok(link) => link,
             Err(join) => Err(GateError::RouterEnded(join.to_string())),
         }
     }
@@ -189,7 +190,10 @@ impl Acks {
             match self.rx.next().await {
                 Ok(Some(Notification::DeviceAck(ack))) => return Ok(ack.into()),
                 Ok(_) => {}
-                Err(_) => return Err(self.ended.cancel()),
+                Err(_) => {
+                    self.ended.cancel();
+                    return Err(());
+                }
             }
         }
     }
