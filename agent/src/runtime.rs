@@ -185,10 +185,7 @@ impl Agent {
             match tokio::time::timeout(BUFFER_ANSWERS, self.buffer.stat()).await {
                 Ok(Ok(lanes)) => {
                     self.write_status(lanes);
-                    let silent = self
-                        .clock
-                        .mono_ms()
-                        .saturating_sub(self.uplink.alive_ms());
+                    let silent = self.clock.mono_ms().saturating_sub(self.uplink.alive_ms());
                     if self.uplink_task.is_finished() || silent > UPLINK_ALIVE_MS {
                         tracing::error!(silent_ms = silent, "the uplink gives no sign of life");
                     } else {
@@ -245,7 +242,10 @@ impl Agent {
                 task.abort();
             }
         }
-        if tokio::time::timeout(within(1.0), self.buffer.close()).await.is_err() {
+        if tokio::time::timeout(within(1.0), self.buffer.close())
+            .await
+            .is_err()
+        {
             tracing::warn!("the buffer did not close in time; what it had accepted is durable");
         }
         tracing::info!("the agent has stopped");
@@ -287,7 +287,10 @@ async fn supervise(
     make: impl Fn() -> Box<dyn Source>,
     context: Context,
 ) {
-    let name = device.as_ref().map_or("health", |(id, _)| id.as_str()).to_owned();
+    let name = device
+        .as_ref()
+        .map_or("health", |(id, _)| id.as_str())
+        .to_owned();
     while !context.stop.is_cancelled() {
         // a set, so that the source ends with its supervisor
         let mut running = JoinSet::new();
@@ -302,7 +305,9 @@ async fn supervise(
         };
         tracing::error!(source = name, why, "a source is started again");
         if let Some((id, kind)) = &device {
-            context.board.fault(id, *kind, State::Down, Cause::Crashed, why);
+            context
+                .board
+                .fault(id, *kind, State::Down, Cause::Crashed, why);
         }
         tokio::select! {
             () = context.stop.cancelled() => return,
@@ -373,8 +378,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let clock = SystemClock::shared();
         let (board, mut changes) = Board::new(clock.clone());
-        let buffer =
-            Buffer::open(dir.path(), crate::config::BufferLimits::default(), clock.clone()).unwrap();
+        let buffer = Buffer::open(
+            dir.path(),
+            crate::config::BufferLimits::default(),
+            clock.clone(),
+        )
+        .unwrap();
         let context = Context {
             buffer: buffer.clone(),
             board,
@@ -393,12 +402,18 @@ mod tests {
         let stop = context.stop.clone();
         let task = tokio::spawn(supervise(device, make, context));
         let state = changes.recv().await.unwrap();
-        assert_eq!((state.state, state.cause), (State::Down, Some(Cause::Crashed)));
+        assert_eq!(
+            (state.state, state.cause),
+            (State::Down, Some(Cause::Crashed))
+        );
         tokio::time::timeout(Duration::from_secs(30), ran.notified())
             .await
             .expect("it was not started again");
         stop.cancel();
-        tokio::time::timeout(Duration::from_secs(1), task).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(1), task)
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(tries.load(Ordering::SeqCst), 2);
         buffer.close().await;
     }

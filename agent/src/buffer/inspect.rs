@@ -58,7 +58,10 @@ struct Seen {
 pub fn inspect(state_dir: &Path) -> Result<Inspection, BufferError> {
     let root = state_dir.join("buffer");
     let failed = |e: std::io::Error| store::from_io(&format!("reading {}", root.display()), &e);
-    let in_use = match File::open(root.join("lock")).map_err(failed)?.try_lock_shared() {
+    let in_use = match File::open(root.join("lock"))
+        .map_err(failed)?
+        .try_lock_shared()
+    {
         Ok(()) => false,
         Err(TryLockError::WouldBlock) => true,
         Err(TryLockError::Error(e)) => return Err(failed(e)),

@@ -180,7 +180,9 @@ impl Store {
         }
         let lane = id.lane();
         let state = self.lanes.get(&lane);
-        let lost = state.map(|s| s.held.within(info.range())).unwrap_or_default();
+        let lost = state
+            .map(|s| s.held.within(info.range()))
+            .unwrap_or_default();
         let unsent = state.map_or(0, |s| lost.minus(&s.acked).count());
         let mut changes = Changes::default();
         self.give_up(lane, &lost, reason, &mut changes)?;

@@ -273,7 +273,8 @@ impl Store {
             };
             before.entry(writing.id).or_insert(writing.len);
             let offset = writing.len;
-            self.disk.write_at(&writing.file, &header.encode(), offset)?;
+            self.disk
+                .write_at(&writing.file, &header.encode(), offset)?;
             self.disk
                 .write_at(&writing.file, &incoming.body, offset + HEADER_LEN as u64)?;
             writing.len += header.total();
@@ -366,7 +367,10 @@ impl Store {
         if !bad.is_empty() {
             self.lose(lane, &bad, GapReason::Damaged)?;
             self.damage.add(bad.count(), || {
-                format!("{} of epoch {}: damaged on the card", lane.stream, lane.epoch)
+                format!(
+                    "{} of epoch {}: damaged on the card",
+                    lane.stream, lane.epoch
+                )
             });
         }
         Ok(records)
@@ -454,7 +458,11 @@ impl Store {
     }
 
     /// The hub wants these again, although it had them once.
-    pub(super) fn want_again(&mut self, lane: Lane, wanted: &[SeqRange]) -> Result<(), BufferError> {
+    pub(super) fn want_again(
+        &mut self,
+        lane: Lane,
+        wanted: &[SeqRange],
+    ) -> Result<(), BufferError> {
         let Some(state) = self.lanes.get_mut(&lane) else {
             return Ok(());
         };

@@ -220,7 +220,10 @@ impl Worker {
     pub(super) fn take_damage(&mut self, store: &mut Store) {
         let found = std::mem::take(&mut store.damage);
         if let Some(detail) = found.detail {
-            let mut told = self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut told = self
+                .damage
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             told.add(found.records, || detail);
         }
     }

@@ -63,7 +63,13 @@ impl Sensors {
         let text = self.text("proc/meminfo").unwrap_or_default();
         let field = |name: &str| {
             text.lines()
-                .find_map(|l| l.strip_prefix(name)?.split_whitespace().next()?.parse().ok())
+                .find_map(|l| {
+                    l.strip_prefix(name)?
+                        .split_whitespace()
+                        .next()?
+                        .parse()
+                        .ok()
+                })
                 .unwrap_or(0)
         };
         (field("MemTotal:"), field("MemAvailable:"))
@@ -82,7 +88,13 @@ impl Sensors {
             .map(|monitor| monitor.join("temp1_input"));
         zones
             .chain(monitors)
-            .filter_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<f32>().ok())
+            .filter_map(|file| {
+                std::fs::read_to_string(file)
+                    .ok()?
+                    .trim()
+                    .parse::<f32>()
+                    .ok()
+            })
             .map(|milli| milli / 1_000.0)
             // a sensor that is not there reads as zero or as nonsense
             .filter(|c| (1.0..150.0).contains(c))

@@ -43,10 +43,7 @@ pub fn main(file: &Path) -> ExitCode {
 
 /// Runs something that needs only the state directory; the secrets that the configuration names
 /// need not be readable.
-pub(super) fn with_state_dir(
-    file: &Path,
-    f: impl FnOnce(&Path) -> Result<(), String>,
-) -> ExitCode {
+pub(super) fn with_state_dir(file: &Path, f: impl FnOnce(&Path) -> Result<(), String>) -> ExitCode {
     match config::state_dir(file) {
         Err(error) => refuse(&error, EXIT_CONFIG),
         Ok(dir) => match f(&dir) {

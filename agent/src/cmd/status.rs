@@ -18,7 +18,10 @@ pub fn main(file: &Path, lang: Lang) -> ExitCode {
         let status = Status::read(dir).map_err(|error| {
             format!(
                 "{} ({}: {error})",
-                lang.pick("agen belum pernah berjalan di sini", "the agent has not run here yet"),
+                lang.pick(
+                    "agen belum pernah berjalan di sini",
+                    "the agent has not run here yet"
+                ),
                 path(dir).display()
             )
         })?;
@@ -58,9 +61,19 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
         status.hub,
         lang.pick("sejak", "since"),
         ago(now - status.link.since_ms, lang),
-        status.link.why.as_ref().map(|w| format!(" · {w}")).unwrap_or_default(),
+        status
+            .link
+            .why
+            .as_ref()
+            .map(|w| format!(" · {w}"))
+            .unwrap_or_default(),
     );
-    let _ = writeln!(page, "{:9} {}", lang.pick("jam", "clock"), clock(status.clock, lang));
+    let _ = writeln!(
+        page,
+        "{:9} {}",
+        lang.pick("jam", "clock"),
+        clock(status.clock, lang)
+    );
     let _ = writeln!(page, "\n{}", lang.pick("ANTREAN", "BACKLOG"));
     for stream in Stream::ALL {
         let lanes = || status.lanes.iter().filter(move |l| l.stream == stream);
@@ -68,7 +81,12 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
         let lost: u64 = lanes().map(|l| l.lost).sum();
         let bytes: u64 = lanes().map(|l| l.bytes).sum();
         let oldest = lanes().filter_map(|l| l.oldest_ms).min();
-        let _ = write!(page, "  {:11} {records:>8}  {:>9}", stream.name(), size(bytes));
+        let _ = write!(
+            page,
+            "  {:11} {records:>8}  {:>9}",
+            stream.name(),
+            size(bytes)
+        );
         if let Some(oldest) = oldest.filter(|_| records > 0) {
             let label = lang.pick("tertua", "oldest");
             let _ = write!(page, "  {label} {}", ago(now - oldest, lang));
@@ -78,7 +96,11 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
         }
         page.push('\n');
     }
-    let up = status.devices.iter().filter(|d| d.state == State::Up).count();
+    let up = status
+        .devices
+        .iter()
+        .filter(|d| d.state == State::Up)
+        .count();
     let _ = writeln!(
         page,
         "\n{} ({up} / {})",
@@ -143,7 +165,10 @@ fn clock(quality: ClockQuality, lang: Lang) -> &'static str {
 #[must_use]
 pub fn cause(cause: Cause, lang: Lang) -> &'static str {
     match cause {
-        Cause::Offline => lang.pick("tidak menjawab (listrik, kabel?)", "no answer (power, cable?)"),
+        Cause::Offline => lang.pick(
+            "tidak menjawab (listrik, kabel?)",
+            "no answer (power, cable?)",
+        ),
         Cause::Refused => lang.pick("menolak sambungan", "refuses the connection"),
         Cause::Unresolved => lang.pick("namanya tidak dikenal", "its name does not resolve"),
         Cause::Unauthorized => lang.pick("nama pengguna/sandi ditolak", "user or password refused"),
@@ -228,12 +253,23 @@ mod tests {
     #[test]
     fn one_screen_says_what_is_wrong_in_both_languages() {
         let page = page(&status(), 1_000_000, Lang::Id);
-        for part in ["jalur     PUTUS → hub.scc:8883", "10 mnt", "attendance", "8", "12 kB", "(0 / 1)", "comm key ditolak"] {
+        for part in [
+            "jalur     PUTUS → hub.scc:8883",
+            "10 mnt",
+            "attendance",
+            "8",
+            "12 kB",
+            "(0 / 1)",
+            "comm key ditolak",
+        ] {
             assert!(page.contains(part), "{part} is missing in\n{page}");
         }
         assert!(page.lines().count() <= 24);
         let page = super::page(&status(), 1_000_000, Lang::En);
-        assert!(page.contains("comm key refused") && page.contains("link      DOWN"), "{page}");
+        assert!(
+            page.contains("comm key refused") && page.contains("link      DOWN"),
+            "{page}"
+        );
     }
 
     #[test]
@@ -246,7 +282,10 @@ mod tests {
         assert!(back.is_fresh(1_010_000));
         assert!(!back.is_fresh(1_060_000));
         use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(path(dir.path())).unwrap().permissions().mode();
+        let mode = std::fs::metadata(path(dir.path()))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777 & !0o640, 0, "others may read it");
     }
 }

@@ -94,9 +94,20 @@ mod tests {
             .collect();
         fit(&mut offers);
         let agent = AgentId::new("a".repeat(64)).unwrap();
-        let bytes = payload(&agent, "0.1.0", u64::MAX, Epoch(u64::MAX), &offers, &*ManualClock::at(0));
+        let bytes = payload(
+            &agent,
+            "0.1.0",
+            u64::MAX,
+            Epoch(u64::MAX),
+            &offers,
+            &*ManualClock::at(0),
+        );
         assert!(bytes.len() <= MAX_PAYLOAD, "{} bytes", bytes.len());
-        assert!(bytes.len() > MAX_PAYLOAD / 4, "told too little: {}", bytes.len());
+        assert!(
+            bytes.len() > MAX_PAYLOAD / 4,
+            "told too little: {}",
+            bytes.len()
+        );
         assert!(Up::decode(&bytes).is_ok());
     }
 }

@@ -208,7 +208,9 @@ impl LaneState {
                 return true;
             }
             change.progress = true;
-            change.pieces.extend(flying.pieces.drain(..).map(|(_, p)| p));
+            change
+                .pieces
+                .extend(flying.pieces.drain(..).map(|(_, p)| p));
             committed.push(SeqRange {
                 first: *seq,
                 last: *seq,
@@ -244,7 +246,11 @@ impl LaneState {
     fn spooled(&mut self, part: PartAck, change: &mut Change) {
         let received = usize::try_from(part.received).unwrap_or(usize::MAX);
         if let Some(flying) = self.flight.get_mut(&part.seq) {
-            while flying.pieces.front().is_some_and(|(end, _)| *end <= received) {
+            while flying
+                .pieces
+                .front()
+                .is_some_and(|(end, _)| *end <= received)
+            {
                 change
                     .pieces
                     .extend(flying.pieces.pop_front().map(|(_, p)| p));
@@ -315,7 +321,13 @@ mod tests {
     #[test]
     fn a_restored_hub_gets_again_what_was_acknowledged_once() {
         let lane = lane(100, &answer(50, &[(10, 12)]));
-        assert_eq!(lane.wanted(), Some(SeqRange { first: 10, last: 12 }));
+        assert_eq!(
+            lane.wanted(),
+            Some(SeqRange {
+                first: 10,
+                last: 12
+            })
+        );
     }
 
     #[test]
@@ -326,7 +338,10 @@ mod tests {
         assert_eq!(lane.proven(&answer), None);
         assert_eq!(
             lane.wanted(),
-            Some(SeqRange { first: 51, last: 60 }),
+            Some(SeqRange {
+                first: 51,
+                last: 60
+            }),
             "what only this card holds must still be sent"
         );
     }

@@ -150,7 +150,9 @@ impl<S: Store, D: Dial> Uplink<S, D> {
         self.reporter.set(LinkMode::Connecting, None);
         let mut session = Session::new(&self.given, link, &mut self.rng, &self.reporter);
         let end = session.run().await;
-        let stable = session.flowing_since.map_or(Duration::ZERO, |s| s.elapsed());
+        let stable = session
+            .flowing_since
+            .map_or(Duration::ZERO, |s| s.elapsed());
         (end, stable)
     }
 

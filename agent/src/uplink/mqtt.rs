@@ -175,7 +175,15 @@ impl Link for Connection {
     }
 
     fn receive(&self) -> BoxFuture<'_, Result<Bytes, Closed>> {
-        async move { self.down.lock().await.recv().await.ok_or_else(|| self.why()) }.boxed()
+        async move {
+            self.down
+                .lock()
+                .await
+                .recv()
+                .await
+                .ok_or_else(|| self.why())
+        }
+        .boxed()
     }
 }
 

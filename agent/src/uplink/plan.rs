@@ -162,13 +162,25 @@ impl Plan {
             .filter_map(|(lane, state)| Some((*lane, self.ready(*lane, state)?)))
             .collect();
         able.sort_by_key(|(lane, _)| {
-            let hungry = self.lanes.get(lane).is_some_and(|s| s.passed_over >= PATIENT);
-            (!hungry, lane.stream, Some(lane.epoch) != self.current, lane.epoch)
+            let hungry = self
+                .lanes
+                .get(lane)
+                .is_some_and(|s| s.passed_over >= PATIENT);
+            (
+                !hungry,
+                lane.stream,
+                Some(lane.epoch) != self.current,
+                lane.epoch,
+            )
         });
         let (chosen, choice) = *able.first()?;
         for (lane, _) in able {
             if let Some(state) = self.lanes.get_mut(&lane) {
-                state.passed_over = if lane == chosen { 0 } else { state.passed_over + 1 };
+                state.passed_over = if lane == chosen {
+                    0
+                } else {
+                    state.passed_over + 1
+                };
             }
         }
         Some(choice)

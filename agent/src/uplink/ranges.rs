@@ -24,8 +24,8 @@ impl Ranges {
         }
         let mut merged = range;
         self.0.retain(|r| {
-            let apart = r.last.saturating_add(1) < merged.first
-                || merged.last.saturating_add(1) < r.first;
+            let apart =
+                r.last.saturating_add(1) < merged.first || merged.last.saturating_add(1) < r.first;
             if !apart {
                 merged.first = merged.first.min(r.first);
                 merged.last = merged.last.max(r.last);
@@ -128,11 +128,29 @@ mod tests {
 
     #[test]
     fn the_open_end_survives_cuts_at_the_front() {
-        let mut tail = Ranges::of([SeqRange { first: 5, last: u64::MAX }]);
+        let mut tail = Ranges::of([SeqRange {
+            first: 5,
+            last: u64::MAX,
+        }]);
         tail.remove(SeqRange { first: 1, last: 9 });
-        assert_eq!(tail.first_below(12), Some(SeqRange { first: 10, last: 11 }));
+        assert_eq!(
+            tail.first_below(12),
+            Some(SeqRange {
+                first: 10,
+                last: 11
+            })
+        );
         assert_eq!(tail.first_below(10), None);
-        tail.remove(SeqRange { first: 11, last: u64::MAX });
-        assert_eq!(tail.first_below(u64::MAX), Some(SeqRange { first: 10, last: 10 }));
+        tail.remove(SeqRange {
+            first: 11,
+            last: u64::MAX,
+        });
+        assert_eq!(
+            tail.first_below(u64::MAX),
+            Some(SeqRange {
+                first: 10,
+                last: 10
+            })
+        );
     }
 }

@@ -256,7 +256,9 @@ impl<'a, S: Store> Session<'a, S> {
             }
         };
         match (&self.phase, &down.msg) {
-            (Phase::Asking { nonce, .. }, DownMessage::Answer(answer)) if answer.nonce == *nonce => {
+            (Phase::Asking { nonce, .. }, DownMessage::Answer(answer))
+                if answer.nonce == *nonce =>
+            {
                 self.answered(&down, answer).await
             }
             (Phase::Flowing { run, .. }, _) if *run != down.run => {
@@ -306,7 +308,10 @@ impl<'a, S: Store> Session<'a, S> {
         self.flowing_since.get_or_insert_with(Instant::now);
         self.report();
         for (lane, watermark, stored) in proven {
-            self.given.store.acknowledge(lane, watermark, stored).await?;
+            self.given
+                .store
+                .acknowledge(lane, watermark, stored)
+                .await?;
         }
         if self.plan.is_copied() {
             return self
@@ -330,7 +335,10 @@ impl<'a, S: Store> Session<'a, S> {
             };
             progress |= change.progress;
             if let Some((watermark, stored)) = change.commit {
-                self.given.store.acknowledge(lane, watermark, stored).await?;
+                self.given
+                    .store
+                    .acknowledge(lane, watermark, stored)
+                    .await?;
             }
         }
         if progress {
@@ -389,8 +397,11 @@ impl<'a, S: Store> Session<'a, S> {
         if holes.is_empty() {
             return Ok(Vec::new());
         }
-        let touches =
-            |gap: &Gap| holes.iter().any(|h| h.first <= gap.range.last && gap.range.first <= h.last);
+        let touches = |gap: &Gap| {
+            holes
+                .iter()
+                .any(|h| h.first <= gap.range.last && gap.range.first <= h.last)
+        };
         let offers = self.given.store.offers().await?;
         Ok(offers
             .into_iter()
@@ -426,9 +437,8 @@ impl<'a, S: Store> Session<'a, S> {
 
     async fn tick(&mut self) -> Result<(), End> {
         self.given.beat();
-        let over = |since: Option<Instant>, limit: Duration| {
-            since.is_some_and(|at| at.elapsed() >= limit)
-        };
+        let over =
+            |since: Option<Instant>, limit: Duration| since.is_some_and(|at| at.elapsed() >= limit);
         if self.last_now.is_none_or(|at| at.elapsed() >= now::EVERY) {
             self.refresh().await?;
             self.now_due = true;

@@ -229,7 +229,12 @@ mod tests {
 
     #[test]
     fn a_link_is_filled_and_a_punch_waits_less_than_a_second_behind_bulk() {
-        for (rate, delay_ms) in [(60_000, 80), (250_000, 40), (1_000_000, 30), (2_000_000, 250)] {
+        for (rate, delay_ms) in [
+            (60_000, 80),
+            (250_000, 40),
+            (1_000_000, 30),
+            (2_000_000, 250),
+        ] {
             let delay = Duration::from_millis(delay_ms);
             let (reached, longest) = drain(rate, delay, 4 << 20);
             assert!(reached * 10 >= rate * 8, "{rate}: only {reached} bytes/s");
@@ -243,7 +248,10 @@ mod tests {
     #[test]
     fn a_long_way_does_not_shrink_the_window_to_one_part() {
         let (reached, _) = drain(500_000, Duration::from_millis(700), 4 << 20);
-        assert!(reached >= 350_000, "only {reached} bytes/s over a satellite");
+        assert!(
+            reached >= 350_000,
+            "only {reached} bytes/s over a satellite"
+        );
     }
 
     #[test]
@@ -262,6 +270,10 @@ mod tests {
             );
         }
         let window = Window::default();
-        assert_eq!(window.room(Class::Small), 0, "no permission, nothing in flight");
+        assert_eq!(
+            window.room(Class::Small),
+            0,
+            "no permission, nothing in flight"
+        );
     }
 }

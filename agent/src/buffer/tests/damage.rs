@@ -18,7 +18,10 @@ fn golden(dir: &Path, clock: &Arc<ManualClock>) -> BTreeMap<(Lane, Seq), Checksu
             event(&**clock, &format!("event {n} again")),
         ];
         let group: Vec<Incoming> = bodies.iter().map(incoming).collect();
-        store.append(&group).into_iter().for_each(|a| drop(a.unwrap()));
+        store
+            .append(&group)
+            .into_iter()
+            .for_each(|a| drop(a.unwrap()));
         if n == 6 {
             let lane = lane_of(store.epoch, Stream::Event);
             store.acknowledge(lane, 4, &[]).unwrap();
@@ -53,7 +56,11 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Opens a copy that `harm` has damaged; fails if that takes longer than ten seconds.
-fn open_damaged(golden: &Path, clock: &Arc<ManualClock>, harm: impl FnOnce(&Path)) -> (tempfile::TempDir, Store) {
+fn open_damaged(
+    golden: &Path,
+    clock: &Arc<ManualClock>,
+    harm: impl FnOnce(&Path),
+) -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
     copy(golden, dir.path());
     harm(dir.path());
@@ -85,8 +92,12 @@ fn each_zeroed_block_costs_only_the_records_in_it() {
             let at = block * 4096;
             let place = format!("{} block {block}", name.display());
             let (_dir, mut store) = open_damaged(dir.path(), &clock, |copy| {
-                let file = fs::OpenOptions::new().write(true).open(copy.join(&name)).unwrap();
-                file.write_all_at(&vec![0; content.len()], at as u64).unwrap();
+                let file = fs::OpenOptions::new()
+                    .write(true)
+                    .open(copy.join(&name))
+                    .unwrap();
+                file.write_all_at(&vec![0; content.len()], at as u64)
+                    .unwrap();
             });
             let contents = Contents::of(&mut store);
             let is_index = name.starts_with("buffer/index");
@@ -112,7 +123,10 @@ fn each_zeroed_block_costs_only_the_records_in_it() {
             assert!(more[0].is_ok(), "{place}: {more:?}");
         }
     }
-    assert!(tried > 20 && lost_once > 10, "{tried} tried, {lost_once} with loss");
+    assert!(
+        tried > 20 && lost_once > 10,
+        "{tried} tried, {lost_once} with loss"
+    );
 }
 
 #[test]
@@ -126,7 +140,10 @@ fn a_lost_index_is_rebuilt_identities_stay_and_new_records_get_a_new_epoch() {
             match cut {
                 None => fs::remove_dir_all(index).unwrap(),
                 Some(len) => {
-                    let db = fs::OpenOptions::new().write(true).open(index.join("db")).unwrap();
+                    let db = fs::OpenOptions::new()
+                        .write(true)
+                        .open(index.join("db"))
+                        .unwrap();
                     db.set_len(len).unwrap();
                 }
             }
@@ -140,7 +157,9 @@ fn a_lost_index_is_rebuilt_identities_stay_and_new_records_get_a_new_epoch() {
         assert_eq!(more[0].as_ref().unwrap().seq, 1);
         // the files know what the hub had: two records of the first acknowledged four are older
         let stat = store.stat().unwrap();
-        let events = stat.iter().find(|l| l.epoch == old.epoch && l.stream == Stream::Event);
+        let events = stat
+            .iter()
+            .find(|l| l.epoch == old.epoch && l.stream == Stream::Event);
         assert_eq!(events.unwrap().records, 20);
     }
 }
@@ -210,7 +229,10 @@ fn a_body_that_rotted_is_skipped_reported_and_stays_a_gap() {
     });
     let lane = lane_of(store.epoch, Stream::Snapshot);
     let read = store.read(lane, ALL, 1).unwrap();
-    assert_eq!(read[0].seq, 2, "the reader goes on with the next whole record");
+    assert_eq!(
+        read[0].seq, 2,
+        "the reader goes on with the next whole record"
+    );
     assert_eq!(store.damage.records, 1);
     drop(store);
     let mut store = open_store(dir.path(), roomy(), &clock, &Steps::default()).unwrap();

@@ -32,8 +32,14 @@ pub(super) fn disk(state_dir: &Path, min_free: u64) -> Finding {
             format!("{} does not exist; run the agent once", state_dir.display()),
         )),
         Some((_, free)) if free < min_free => Outcome::Bad(both(
-            format!("tinggal {} MB; kosongkan kartu atau ganti yang lebih besar", free >> 20),
-            format!("only {} MB left; make room or use a larger card", free >> 20),
+            format!(
+                "tinggal {} MB; kosongkan kartu atau ganti yang lebih besar",
+                free >> 20
+            ),
+            format!(
+                "only {} MB left; make room or use a larger card",
+                free >> 20
+            ),
         )),
         Some(_) if is_read_only(state_dir) => Outcome::Bad(both(
             "kartu hanya dapat dibaca; kartu mungkin rusak, ganti",
@@ -45,8 +51,7 @@ pub(super) fn disk(state_dir: &Path, min_free: u64) -> Finding {
 }
 
 fn is_read_only(dir: &Path) -> bool {
-    rustix::fs::statvfs(dir)
-        .is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+    rustix::fs::statvfs(dir).is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
 }
 
 /// The wall clock. A running agent may have it from the hub, which this process does not know.

@@ -146,7 +146,10 @@ mod tests {
     }
 
     fn find<'a>(findings: &'a [Finding], en: &str) -> &'a Finding {
-        findings.iter().find(|f| f.name.1 == en).unwrap_or_else(|| panic!("no {en}: {findings:?}"))
+        findings
+            .iter()
+            .find(|f| f.name.1 == en)
+            .unwrap_or_else(|| panic!("no {en}: {findings:?}"))
     }
 
     #[tokio::test]
@@ -158,7 +161,9 @@ mod tests {
             let (mut socket, _) = camera.accept().await.unwrap();
             let mut request = [0; 256];
             let _ = socket.read(&mut request).await;
-            let _ = socket.write_all(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n").await;
+            let _ = socket
+                .write_all(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
+                .await;
         });
         let mut config = config(dir.path());
         config.cameras.push(Camera {
@@ -181,7 +186,10 @@ mod tests {
         let findings = examine(&config, &*ManualClock::at(1_795_000_000_000)).await;
         assert!(!find(&findings, "camera loket").is_bad(), "{findings:?}");
         let terminal = find(&findings, "terminal absensi");
-        assert!(terminal.line(Lang::Id).starts_with("[SALAH] mesin absensi"), "{terminal:?}");
+        assert!(
+            terminal.line(Lang::Id).starts_with("[SALAH] mesin absensi"),
+            "{terminal:?}"
+        );
         assert!(find(&findings, "route to the hub").is_bad());
         assert!(find(&findings, "certificate").is_bad());
         assert!(!find(&findings, "disk").is_bad());

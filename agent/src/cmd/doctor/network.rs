@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustls_pki_types::ServerName;
+use rustls::pki_types::ServerName;
 use scc_common::clock::Clock;
 use scc_common::identity;
 use scc_common::record::LinkMode;
@@ -37,10 +37,14 @@ pub(super) async fn hub(
             addresses
         }
         Err(why) => {
-            findings.push(Finding::new("nama pusat", "name of the hub", Outcome::Bad(both(
-                format!("{host} tidak dikenal ({why}); periksa kabel jaringan dan DNS"),
-                format!("{host} does not resolve ({why}); check the network cable and DNS"),
-            ))));
+            findings.push(Finding::new(
+                "nama pusat",
+                "name of the hub",
+                Outcome::Bad(both(
+                    format!("{host} tidak dikenal ({why}); periksa kabel jaringan dan DNS"),
+                    format!("{host} does not resolve ({why}); check the network cable and DNS"),
+                )),
+            ));
             return findings;
         }
     };
@@ -51,10 +55,18 @@ pub(super) async fn hub(
             socket
         }
         Err(why) => {
-            findings.push(Finding::new("rute ke pusat", "route to the hub", Outcome::Bad(both(
-                format!("port {port} tidak tersambung ({why}); periksa VPN/jaringan, lalu pusatnya"),
-                format!("no connection to port {port} ({why}); check VPN and network, then the hub"),
-            ))));
+            findings.push(Finding::new(
+                "rute ke pusat",
+                "route to the hub",
+                Outcome::Bad(both(
+                    format!(
+                        "port {port} tidak tersambung ({why}); periksa VPN/jaringan, lalu pusatnya"
+                    ),
+                    format!(
+                        "no connection to port {port} ({why}); check VPN and network, then the hub"
+                    ),
+                )),
+            ));
             return findings;
         }
     };
@@ -63,11 +75,17 @@ pub(super) async fn hub(
     let outcome = match tls {
         Ok(version) => Outcome::Good(version),
         Err(why) => Outcome::Bad(both(
-            format!("sertifikat tidak diterima ({why}); periksa jam kotak ini, lalu file identitas"),
+            format!(
+                "sertifikat tidak diterima ({why}); periksa jam kotak ini, lalu file identitas"
+            ),
             format!("no TLS ({why}); check this box's clock, then its identity files"),
         )),
     };
-    findings.push(Finding::new("TLS dengan pusat", "TLS with the hub", outcome));
+    findings.push(Finding::new(
+        "TLS dengan pusat",
+        "TLS with the hub",
+        outcome,
+    ));
     if !failed {
         findings.push(mqtt(config, running).await);
     }
@@ -75,9 +93,8 @@ pub(super) async fn hub(
 }
 
 async fn mqtt(config: &Config, running: Option<&Status>) -> Finding {
-    let linked = running.is_some_and(|s| {
-        !matches!(s.link.mode, LinkMode::Down | LinkMode::Connecting)
-    });
+    let linked =
+        running.is_some_and(|s| !matches!(s.link.mode, LinkMode::Down | LinkMode::Connecting));
     let outcome = if linked {
         Outcome::Good("agent ✓".into())
     } else {
@@ -89,8 +106,14 @@ async fn mqtt(config: &Config, running: Option<&Status>) -> Finding {
         match tokio::time::timeout(WAIT * 2, dialer.dial()).await {
             Ok(Ok(_)) => Outcome::Good("CONNACK".into()),
             Ok(Err(why)) => Outcome::Bad(both(
-                format!("pusat menolak ({why}); minta administrator memeriksa pendaftaran {}", config.agent),
-                format!("{why}; ask the administrator to check the registration of {}", config.agent),
+                format!(
+                    "pusat menolak ({why}); minta administrator memeriksa pendaftaran {}",
+                    config.agent
+                ),
+                format!(
+                    "{why}; ask the administrator to check the registration of {}",
+                    config.agent
+                ),
             )),
             Err(_) => Outcome::Bad(both(
                 "pusat tidak menjawab; periksa layanan scc-hub",

@@ -25,16 +25,24 @@ struct Weather {
 }
 
 fn weather() -> impl Strategy<Value = Weather> {
-    (0u32..8, 0u32..40, 0u32..30, 0u32..4, 0u32..6, 2_000u32..600_000).prop_map(
-        |(hang_up, lose_ack, repeat_ack, restart, lose_up, permission)| Weather {
-            hang_up,
-            lose_ack,
-            repeat_ack,
-            restart,
-            lose_up,
-            permission,
-        },
+    (
+        0u32..8,
+        0u32..40,
+        0u32..30,
+        0u32..4,
+        0u32..6,
+        2_000u32..600_000,
     )
+        .prop_map(
+            |(hang_up, lose_ack, repeat_ack, restart, lose_up, permission)| Weather {
+                hang_up,
+                lose_ack,
+                repeat_ack,
+                restart,
+                lose_up,
+                permission,
+            },
+        )
 }
 
 async fn live(weather: Weather, seed: u64) {
@@ -69,7 +77,13 @@ async fn live(weather: Weather, seed: u64) {
             steps += 1;
             if steps == 4_000 {
                 // the storm ends some day; then everything has to arrive
-                weather = Weather { hang_up: 0, lose_ack: 0, restart: 0, lose_up: 0, ..weather };
+                weather = Weather {
+                    hang_up: 0,
+                    lose_ack: 0,
+                    restart: 0,
+                    lose_up: 0,
+                    ..weather
+                };
             }
             assert!(steps < 60_000, "it does not converge");
             if to_put > 0 && chance(&mut rng, 10) {
@@ -79,7 +93,9 @@ async fn live(weather: Weather, seed: u64) {
             if chance(&mut rng, weather.hang_up) {
                 break;
             }
-            let Some(message) = wire.any().await else { break };
+            let Some(message) = wire.any().await else {
+                break;
+            };
             if chance(&mut rng, weather.lose_up) && !matches!(message, UpMessage::Hello(_)) {
                 continue; // the router's ring has overwritten it
             }
@@ -107,7 +123,11 @@ async fn live(weather: Weather, seed: u64) {
     let all = rig.shelf.all();
     assert_eq!(all.len(), hub.stored.len());
     for (key, body) in all {
-        assert_eq!(hub.stored.get(&key).map(Vec::as_slice), Some(&body[..]), "{key:?}");
+        assert_eq!(
+            hub.stored.get(&key).map(Vec::as_slice),
+            Some(&body[..]),
+            "{key:?}"
+        );
     }
 }
 

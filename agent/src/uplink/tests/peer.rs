@@ -96,7 +96,10 @@ impl Wire {
         let end = tokio::time::Instant::now() + time;
         while let Ok(bytes) = tokio::time::timeout_at(end, self.up.recv()).await {
             let message = Up::decode(&bytes.expect("the agent hung up")).unwrap().msg;
-            assert!(matches!(message, UpMessage::Now(_)), "unexpected {message:?}");
+            assert!(
+                matches!(message, UpMessage::Now(_)),
+                "unexpected {message:?}"
+            );
         }
     }
 

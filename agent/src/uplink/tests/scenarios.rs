@@ -47,7 +47,10 @@ async fn nothing_is_sent_before_the_answer_with_the_right_nonce() {
     let mut wire = rig.accept(16).await;
     let hello = wire.hello().await;
     assert_eq!(hello.epoch, Epoch(1));
-    assert_eq!((hello.lanes[0].stream, hello.lanes[0].next), (Stream::Attendance, 2));
+    assert_eq!(
+        (hello.lanes[0].stream, hello.lanes[0].next),
+        (Stream::Attendance, 2)
+    );
     let mut stale = hello.clone();
     stale.nonce ^= 1;
     wire.say(&hub.answer(&stale));
@@ -75,10 +78,15 @@ async fn permission_is_obeyed_to_the_byte() {
         let mut flying = 0;
         let end = Instant::now() + Duration::from_secs(5);
         while let Ok(message) = tokio::time::timeout_at(end, wire.heard()).await {
-            flying += scc_common::wire::Up::new(hello_agent(), message).encode().len();
+            flying += scc_common::wire::Up::new(hello_agent(), message)
+                .encode()
+                .len();
         }
         assert!(flying <= permission as usize, "{flying} of {permission}");
-        assert!(flying >= permission as usize / 4, "{flying} of {permission}");
+        assert!(
+            flying >= permission as usize / 4,
+            "{flying} of {permission}"
+        );
         hub.permission = 0;
         wire.say(&hub.ack(Epoch(1), Stream::Event));
         wire.silent_for(Duration::from_secs(2)).await;
@@ -155,7 +163,10 @@ async fn a_punch_passes_a_backlog_of_video() {
     }
     let worst = waited.iter().max().unwrap();
     assert!(*worst < Duration::from_secs(2), "{waited:?}");
-    assert!(rig.shelf.unacknowledged() > 100, "the backlog must still be draining");
+    assert!(
+        rig.shelf.unacknowledged() > 100,
+        "the backlog must still be draining"
+    );
     assert_eq!(rig.handle.status.borrow().mode, LinkMode::CatchUp);
 }
 
@@ -199,7 +210,10 @@ async fn silence_leads_back_to_hello_and_the_wait_doubles() {
         let hello = wire.hello().await;
         let waited = sent.elapsed().as_secs_f64();
         let (least, most) = (f64::from(expected) * 0.74, f64::from(expected) * 1.25 + 1.5);
-        assert!((least..=most).contains(&waited), "{waited} s instead of {expected}");
+        assert!(
+            (least..=most).contains(&waited),
+            "{waited} s instead of {expected}"
+        );
         assert_eq!(rig.handle.status.borrow().mode, LinkMode::Slow);
         wire.say(&hub.answer(&hello));
         sent = Instant::now();
@@ -301,7 +315,10 @@ async fn a_copied_card_begins_anew_and_loses_nothing_of_its_own() {
     assert_eq!(hello.epoch, Epoch(2), "new records must get a new epoch");
     assert!(matches!(
         rig.events.try_recv(),
-        Ok(Event::EpochBegun { epoch: Epoch(2), .. })
+        Ok(Event::EpochBegun {
+            epoch: Epoch(2),
+            ..
+        })
     ));
     wire.say(&hub.answer(&hello));
     let mut again = Vec::new();
@@ -311,7 +328,11 @@ async fn a_copied_card_begins_anew_and_loses_nothing_of_its_own() {
         let down = hub.take(message).unwrap();
         wire.say(&down);
     }
-    assert_eq!(again, [6, 7, 8], "its own records must reach the hub as conflicts");
+    assert_eq!(
+        again,
+        [6, 7, 8],
+        "its own records must reach the hub as conflicts"
+    );
     rig.shelf.put(Stream::Attendance, 200, 3);
     drain(&rig, &mut wire, &mut hub).await;
     assert!(hub.stored.contains_key(&(Epoch(2), Stream::Attendance, 1)));
@@ -384,7 +405,11 @@ async fn a_record_that_is_appended_while_idle_is_sent_at_once() {
     let put = Instant::now();
     rig.shelf.put(Stream::Attendance, 300, 0);
     assert_eq!(seqs(&wire.heard().await), (Stream::Attendance, vec![1]));
-    assert!(put.elapsed() < Duration::from_millis(5), "{:?}", put.elapsed());
+    assert!(
+        put.elapsed() < Duration::from_millis(5),
+        "{:?}",
+        put.elapsed()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -397,8 +422,13 @@ async fn now_comes_with_hello_every_thirty_seconds_and_when_a_device_changes() {
     assert!(matches!(wire.any().await, Some(UpMessage::Now(_))));
     let first = Instant::now();
     assert!(matches!(wire.any().await, Some(UpMessage::Now(_))));
-    assert!((29..=32).contains(&first.elapsed().as_secs()), "{:?}", first.elapsed());
-    rig.board.good(&DeviceId::new("loket").unwrap(), DeviceKind::Camera);
+    assert!(
+        (29..=32).contains(&first.elapsed().as_secs()),
+        "{:?}",
+        first.elapsed()
+    );
+    rig.board
+        .good(&DeviceId::new("loket").unwrap(), DeviceKind::Camera);
     let changed = Instant::now();
     rig.poke.notify_one();
     match wire.any().await {
@@ -425,4 +455,17 @@ async fn a_stopped_uplink_ends_wherever_it_is() {
             .expect("it goes on")
             .unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hubs_time_confirms_a_clock_that_nobody_else_has() {
+    use scc_common::clock::{Clock, ClockQuality};
+    let rig = Rig::start(Shelf::new(1), 17);
+    rig.clock.set_quality(ClockQuality::Unconfirmed);
+    let mut hub = Hub::new(PERMISSION);
+    let mut wire = rig.accept(16).await;
+    let hello = wire.hello().await;
+    wire.say(&hub.answer(&hello));
+    wire.silent_for(Duration::from_secs(1)).await;
+    assert_eq!(rig.clock.quality(), ClockQuality::Hub);
 }
