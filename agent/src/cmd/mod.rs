@@ -76,9 +76,7 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Doctor { file, spoken } => doctor::main(&file.config, spoken.lang),
         Command::Buffer {
             command: BufferCommand::Stat(file),
-        } => run::with_state_dir(&file.config, |dir| {
-            crate::cmd::buffer::stat(dir).map_err(|e| e.to_string())
-        }),
+        } => run::with_state_dir(&file.config, buffer_stat),
         Command::CameraWorker => crate::capture::camera::worker::main(),
     }
 }
@@ -95,4 +93,27 @@ fn refuse(why: &dyn std::fmt::Display, code: u8) -> ExitCode {
 fn print(page: &str) {
     use std::io::Write;
     let _ = std::io::stdout().write_all(page.as_bytes());
+}
+
+/// The place of `cmd::buffer::stat`: one line per lane, from the files themselves.
+fn buffer_stat(state_dir: &std::path::Path) -> Result<(), String> {
+    use std::fmt::Write as _;
+    let found = crate::buffer::inspect::inspect(state_dir).map_err(|e| e.to_string())?;
+    let mut page =
+        String::from("epoch             stream           next      held      bytes      lost\n");
+    for lane in &found.lanes {
+        // writing into a String cannot fail
+        let _ = writeln!(
+            page,
+            "{}  {:10} {:>10} {:>9} {:>10} {:>9}",
+            lane.lane.epoch,
+            lane.lane.stream.name(),
+            lane.next,
+            lane.held,
+            lane.bytes,
+            lane.lost,
+        );
+    }
+    print(&page);
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustls_pki_types::ServerName;
+use rustls::pki_types::ServerName;
 use scc_common::clock::Clock;
 use scc_common::identity;
 use scc_common::record::LinkMode;

@@ -456,3 +456,16 @@ async fn a_stopped_uplink_ends_wherever_it_is() {
             .unwrap();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_hubs_time_confirms_a_clock_that_nobody_else_has() {
+    use scc_common::clock::{Clock, ClockQuality};
+    let rig = Rig::start(Shelf::new(1), 17);
+    rig.clock.set_quality(ClockQuality::Unconfirmed);
+    let mut hub = Hub::new(PERMISSION);
+    let mut wire = rig.accept(16).await;
+    let hello = wire.hello().await;
+    wire.say(&hub.answer(&hello));
+    wire.silent_for(Duration::from_secs(1)).await;
+    assert_eq!(rig.clock.quality(), ClockQuality::Hub);
+}
