@@ -267,3 +267,29 @@ impl Arrivals {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// rumqttd's real router, killed by what really kills it: waking a link that has been closed.
+    #[tokio::test]
+    async fn a_router_that_ends_ends_the_arrivals() {
+        let (links, mut arrivals) = start(1, CancellationToken::new()).await.unwrap();
+        let agent = AgentId::new("rsud").unwrap();
+        let AgentLink { up, acks } = links.open(&agent).await.unwrap();
+        let wake = acks.rx;
+        let acks = links
+            .open(&AgentId::new("psc").unwrap())
+            .await
+            .unwrap()
+            .acks;
+        AgentLink { up, acks }.close().await;
+        wake.ready().unwrap();
+        let next = tokio::time::timeout(Duration::from_secs(10), arrivals.recv()).await;
+        assert!(next.expect("must not wait for ever").is_none());
+        assert!(links.ended.is_cancelled());
+        assert!(links.open(&agent).await.is_err());
+    }
+}

@@ -341,3 +341,6 @@ fn digest(files: &[&Path]) -> Digest {
     digest.copy_from_slice(context.finish().as_ref());
     digest
 }
+
+#[cfg(test)]
+mod tests;
