@@ -1,4 +1,5 @@
 //! The gate as agents and strangers meet it: real sockets, real certificates, rumqttc as the agent.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
 mod gate_support;
 
