@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::SignedDuration;
 use jiff::civil::{DateTime, date};
-use scc_common::clock::{Clock, SharedClock};
+use scc_common::clock::SharedClock;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, watch};

@@ -176,7 +176,7 @@ fn with_length(records: Vec<u8>) -> Vec<u8> {
 /// A realistic log of exactly `records` punches that ends at `now`: up to forty people, in between 07:00 and
 /// 07:45, out between 16:00 and 16:40, on working days.
 #[must_use]
-pub fn days(seed: u64, records: usize, now_s: i64) -> Vec<Punched> {
+pub(super) fn days(seed: u64, records: usize, now_s: i64) -> Vec<Punched> {
     let mut rng = StdRng::seed_from_u64(seed);
     let people: Vec<u32> = (0..40).map(|_| rng.random_range(10_000..60_000)).collect();
     let mut day = date(2000, 1, 1)
