@@ -1,5 +1,10 @@
 //! The attendance source against the stand-in terminal: what a punch may go through without being
 //! lost, doubled or invented.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may fail the test"
+)]
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
