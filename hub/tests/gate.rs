@@ -456,7 +456,7 @@ async fn a_large_payload_arrives_whole() {
     let mut world = World::open(&["rsud"]).await;
     let mut agent = world.connect("rsud").await;
     let payload: Vec<u8> = (0..scc_common::wire::MAX_PAYLOAD)
-        .map(|i| (i % 251) as u8)
+        .map(|i| u8::try_from(i % 251).unwrap())
         .collect();
     agent.publish("scc/up/rsud", &payload).await;
     agent.puback().await;
