@@ -12,7 +12,7 @@ It prints `port N` when it listens, then obeys lines on standard input and answe
     freeze NAME      the same picture again and again (an encoder that hangs, a stuck sensor)
     silence NAME     the connection stays, nothing comes
     garble NAME      noise instead of pictures, in proper RTP
-    jump NAME SECS   the stream's clock jumps
+    jump NAME SECS   the stream's clock jumps; never to before its beginning
     resume NAME      footage again
     auth none | auth basic USER PASSWORD | auth digest USER PASSWORD
     stop             the port closes, every session ends (a camera that lost its power)
@@ -137,6 +137,8 @@ class Factory(GstRtspServer.RTSPMediaFactory):
 
     def configure(self, _factory, media):
         source = media.get_element().get_by_name_recurse_up("source")
+        # frames leave when they are fed, whatever their time says
+        media.set_rate_control(False)
         feeder = Feeder(self.footage, source)
         media.connect("unprepared", feeder.end)
 

@@ -2,10 +2,14 @@
 //!
 //! FFmpeg's own time-outs do not cover everything (a stopped camera held `av_read_frame` for
 //! minutes), so a callback that FFmpeg asks several times a second compares the clock with our own
-//! deadline. It must not panic: it only reads an atomic and the clock.
+//! deadline. It must not panic: it only touches atomics and the clock.
+//!
+//! When the deadline has passed, FFmpeg first hands out the packet that its parser still held and
+//! tells of the interruption with the next read. So what the callback has seen is remembered: a
+//! deadline that has passed once ends the session.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ffmpeg::codec::Parameters;
 use ffmpeg::format::context::Input;
@@ -27,14 +31,47 @@ const STALL_MS: MonoMs = 5_000;
 /// Damaged packets in a row, without a good one, after which the camera sends garbage.
 const DAMAGED_IN_A_ROW: u32 = 250;
 
+/// When FFmpeg is to give up.
+#[derive(Debug)]
+struct Deadline {
+    at_ms: AtomicU64,
+    passed: AtomicBool,
+    clock: Arc<SystemClock>,
+}
+
+impl Deadline {
+    fn set(&self, in_ms: MonoMs) {
+        self.at_ms
+            .store(self.clock.mono_ms() + in_ms, Ordering::Relaxed);
+    }
+
+    /// What FFmpeg asks.
+    fn overdue(&self) -> bool {
+        let overdue = self.clock.mono_ms() > self.at_ms.load(Ordering::Relaxed);
+        if overdue {
+            self.passed.store(true, Ordering::Relaxed);
+        }
+        overdue
+    }
+
+    /// # Errors
+    /// As FFmpeg would tell it, if the deadline has passed.
+    fn kept(&self) -> Result<(), ffmpeg::Error> {
+        if self.passed.load(Ordering::Relaxed) {
+            Err(ffmpeg::Error::Exit)
+        } else {
+            Ok(())
+        }
+    }
+}
+
 /// An open session.
 pub(super) struct Session {
     input: Input,
     index: usize,
     base: ffmpeg::Rational,
     timeline: Timeline,
-    deadline: Arc<AtomicU64>,
-    clock: Arc<SystemClock>,
+    deadline: Arc<Deadline>,
     /// Of the video.
     pub(super) parameters: Parameters,
     /// Pixels.
@@ -59,10 +96,15 @@ impl Session {
     pub(super) fn open(job: &Job, clock: Arc<SystemClock>) -> Result<Self, Failure> {
         let url =
             address::with_credentials(&job.url, job.user.as_deref(), job.password.as_deref())?;
-        let deadline = Arc::new(AtomicU64::new(clock.mono_ms() + OPEN_MS));
+        let deadline = Arc::new(Deadline {
+            at_ms: AtomicU64::new(0),
+            passed: AtomicBool::new(false),
+            clock,
+        });
+        deadline.set(OPEN_MS);
         let overdue = {
-            let (deadline, clock) = (Arc::clone(&deadline), Arc::clone(&clock));
-            move || clock.mono_ms() > deadline.load(Ordering::Relaxed)
+            let deadline = Arc::clone(&deadline);
+            move || deadline.overdue()
         };
         let mut options = Dictionary::new();
         options.set("rtsp_transport", "tcp");
@@ -75,6 +117,7 @@ impl Session {
         options.set("probesize", "1000000");
         options.set("fpsprobesize", "3");
         let input = ffmpeg::format::input_with_interrupt_and_dictionary(&url, overdue, options)
+            .and_then(|input| deadline.kept().map(|()| input))
             .map_err(on_open)?;
         let no_video = |what: &str| Failure::new(Fault::NoVideo, what);
         let stream = input
@@ -104,7 +147,6 @@ impl Session {
             _ => TICKS / 25,
         };
         let (index, base) = (stream.index(), stream.time_base());
-        deadline.store(clock.mono_ms() + STALL_MS, Ordering::Relaxed);
         Ok(Self {
             width: pixels(width)?,
             height: pixels(height)?,
@@ -114,7 +156,6 @@ impl Session {
             input,
             parameters,
             deadline,
-            clock,
         })
     }
 
@@ -125,14 +166,14 @@ impl Session {
     pub(super) fn next(&mut self) -> Result<Arrived, Failure> {
         // set before the wait and not after the last packet: time that our own side took is not the
         // camera's fault
-        self.deadline
-            .store(self.clock.mono_ms() + STALL_MS, Ordering::Relaxed);
+        self.deadline.set(STALL_MS);
         let mut damaged = 0;
         loop {
             let mut packet = Packet::empty();
-            match packet.read(&mut self.input) {
+            let read = packet.read(&mut self.input);
+            match self.deadline.kept().and(read) {
                 Ok(()) if packet.stream() == self.index && packet.size() > 0 => {
-                    let at_ms = self.clock.mono_ms();
+                    let at_ms = self.deadline.clock.mono_ms();
                     packet.rescale_ts(self.base, ffmpeg::Rational(1, 90_000));
                     let place = self.timeline.place(packet.pts(), packet.dts(), at_ms);
                     return Ok(Arrived {
