@@ -15,6 +15,8 @@
 //! - Sending to it blocks while its queue of 1,000 events is full. It never waits for anybody, so this
 //!   is a matter of microseconds and is done on the runtime's threads.
 //!
+//! - [`LinkBuilder::build`] waits without async, and for ever if the router ends meanwhile.
+//!
 //! A router that has ended is fatal: the hub exits, is restarted, and the agents send again.
 
 use std::sync::Arc;
@@ -27,9 +29,11 @@ use rumqttd::protocol::{
 use rumqttd::{Forward, Notification, Router, RouterConfig};
 use scc_common::id::AgentId;
 use scc_common::topic;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{POKE, RING_SEGMENT, RING_SEGMENTS};
+use super::limits::{POKE, RING_SEGMENT, RING_SEGMENTS, ROUTER_ANSWER};
 use super::pool::{Charge, Ledger, Ticket};
 use super::{Arrived, GateError, events};
 
@@ -39,7 +43,7 @@ const INGEST: &str = "scc.ingest";
 /// The router hands over so many messages before it waits to be woken.
 const BATCH: u64 = 200;
 
-type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), GateError> + Send + Sync;
+type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), LinkError> + Send + Sync;
 
 /// Makes links. Cheap to clone.
 #[derive(Clone)]
@@ -77,7 +81,6 @@ pub(super) async fn start(
         LinkBuilder::new(client, events.clone())
             .build()
             .map(|(tx, rx, _)| (tx, rx))
-            .map_err(ended)
     });
     let links = Links {
         connect,
@@ -99,19 +102,32 @@ pub(super) async fn start(
     Ok((links, arrivals))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn ended(error: LinkError) -> GateError {
-    GateError::RouterEnded(error.to_string())
+fn ended(why: impl ToString) -> GateError {
+    GateError::RouterEnded(why.to_string())
 }
 
 impl Links {
     async fn connect(&self, client: String) -> Result<(LinkTx, LinkRx), GateError> {
         let connect = Arc::clone(&self.connect);
-        // Waits for the router's answer without async.
-        let made = tokio::task::spawn_blocking(move || connect(&client)).await;
-        match made {
-            Ok(link) => link,
-            Err(join) => Err(GateError::RouterEnded(join.to_string())),
+        let (made, link) = oneshot::channel();
+        // rumqttd waits for the router's answer without async, and for ever when the router ends at that
+        // moment. A thread of its own does not keep the process from exiting then, as a thread of the
+        // runtime's pool would.
+        std::thread::Builder::new()
+            .name("gate-link".into())
+            .spawn(move || {
+                // An error only says that nobody waits for the link any more.
+                let _ = made.send(connect(&client));
+            })
+            .map_err(|e| GateError::RouterEnded(format!("no thread for a link: {e}")))?;
+        let answer = tokio::select! {
+            answer = timeout(ROUTER_ANSWER, link) => answer,
+            () = self.ended.cancelled() => return Err(ended("it has ended")),
+        };
+        match answer {
+            Ok(Ok(link)) => link.map_err(ended),
+            Ok(Err(_)) => Err(ended("the thread that made a link has panicked")),
+            Err(_) => Err(ended("it does not answer")),
         }
     }
 
@@ -190,10 +206,7 @@ impl Acks {
             match self.rx.next().await {
                 Ok(Some(Notification::DeviceAck(ack))) => return Ok(ack.into()),
                 Ok(_) => {}
-                Err(_) => {
-                    self.ended.cancel();
-                    return Err(());
-                }
+                Err(_) => return Err(self.ended.cancel()),
             }
         }
     }
@@ -241,11 +254,12 @@ impl Arrivals {
                 }
                 // The router has handed over a batch and now waits. Not `wake`: if that future is
                 // dropped before it has sent, the router waits for ever.
-                Ok(Some(Notification::Unschedule)) if self.rx.ready().is_err() => {
+                Ok(Some(Notification::Unschedule)) if self.rx.ready().is_ok() => {}
+                Ok(Some(Notification::Unschedule)) | Err(_) => {
                     self.ended.cancel();
+                    return None;
                 }
                 Ok(_) => {}
-                Err(_) => self.ended.cancel(),
             }
         }
     }
