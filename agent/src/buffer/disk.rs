@@ -45,7 +45,14 @@ impl Steps {
     }
 
     /// Called before each durable step.
-    #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "only tests let a step fail"))]
+    #[cfg_attr(
+        not(test),
+        expect(
+            clippy::unused_self,
+            clippy::unnecessary_wraps,
+            reason = "only tests let a step fail"
+        )
+    )]
     pub(super) fn step(&self) -> io::Result<()> {
         #[cfg(test)]
         if let Some(left) = &self.left
@@ -157,7 +164,10 @@ impl Disk {
 
     /// Opens a file to go on writing it.
     pub(super) fn reopen(&self, id: FileId) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.path(id))
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.path(id))
     }
 
     /// Writes at an offset.
@@ -218,7 +228,8 @@ impl Disk {
             .create(true)
             .truncate(false)
             .open(&path)?;
-        if let Err(e) = rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST)
+        if let Err(e) =
+            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST)
         {
             let _ = fs::remove_file(&path);
             return Err(e.into());

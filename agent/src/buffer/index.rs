@@ -300,7 +300,10 @@ impl Index {
         self.steps.step().map_err(system)?;
         self.apply(changes)?;
         self.steps.step().map_err(system)?;
-        #[expect(clippy::disallowed_methods, reason = "this is the commit that also fsyncs sled's file")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "this is the commit that also fsyncs sled's file"
+        )]
         guarded(|| self.db.flush().map(drop))?;
         self.file.sync_all().map_err(system)
     }

@@ -162,8 +162,18 @@ mod tests {
         let mut lane = LaneState::default();
         (1..=9).for_each(|seq| lane.hold(seq));
         lane.acked.insert(range(1, 4));
-        lane.lose(LANE, &RangeSet::of(range(1, 3)), GapReason::EvictedBySize, 5);
-        lane.lose(LANE, &RangeSet::of(range(4, 6)), GapReason::EvictedBySize, 6);
+        lane.lose(
+            LANE,
+            &RangeSet::of(range(1, 3)),
+            GapReason::EvictedBySize,
+            5,
+        );
+        lane.lose(
+            LANE,
+            &RangeSet::of(range(4, 6)),
+            GapReason::EvictedBySize,
+            6,
+        );
         let gaps: Vec<_> = lane.gaps.iter().map(|g| (g.range, g.reason)).collect();
         assert_eq!(
             gaps,

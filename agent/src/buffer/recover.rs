@@ -92,7 +92,8 @@ impl Store {
         steps: &Steps,
         suspect: bool,
     ) -> Result<Self, BufferError> {
-        let disk = Disk::open(root, steps.clone()).map_err(|e| from_io("opening the buffer", &e))?;
+        let disk =
+            Disk::open(root, steps.clone()).map_err(|e| from_io("opening the buffer", &e))?;
         if disk.free().is_ok_and(|free| free < BALLAST) {
             disk.drop_ballast();
         }
@@ -106,7 +107,10 @@ impl Store {
         let epoch = epoch.unwrap_or_else(Epoch::random);
         if rebuilt {
             damage.add(0, || {
-                format!("the index was lost and rebuilt from {} files; new records get epoch {epoch}", files.len())
+                format!(
+                    "the index was lost and rebuilt from {} files; new records get epoch {epoch}",
+                    files.len()
+                )
             });
         }
         let numbers = files.iter().map(|(id, _)| id.no);
@@ -397,7 +401,12 @@ impl Recovery {
             let lost = missing.minus(&state.acked).count();
             state.lose(lane, &missing, GapReason::Damaged, at_ms);
             if lost > 0 {
-                let detail = || format!("{} of epoch {}: {lost} are not on the card", lane.stream, lane.epoch);
+                let detail = || {
+                    format!(
+                        "{} of epoch {}: {lost} are not on the card",
+                        lane.stream, lane.epoch
+                    )
+                };
                 self.store.damage.add(lost, detail);
             }
         }
@@ -422,7 +431,8 @@ impl Recovery {
             if self.extents.contains_key(&id) {
                 continue;
             }
-            if len > 0 {
+            // with a good index this is only the torn beginning of a file
+            if len > 0 && self.rebuilt {
                 let path = self.store.disk.path(id);
                 let detail = || format!("{}: nothing in it can be read", path.display());
                 self.store.damage.add(0, detail);

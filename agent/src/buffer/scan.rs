@@ -98,7 +98,10 @@ fn next_header(file: &File, id: FileId, at: &mut u64, len: u64) -> Option<Found>
         let have = usize::try_from(len - *at).map_or(BLOCK, |left| left.min(BLOCK));
         read_or_zeros(file, &mut block[..have], *at);
         let ends = have - HEADER_LEN;
-        let starts = block[..have].windows(MAGIC.len()).enumerate().take(ends + 1);
+        let starts = block[..have]
+            .windows(MAGIC.len())
+            .enumerate()
+            .take(ends + 1);
         for (i, _) in starts.filter(|(_, window)| *window == MAGIC) {
             if let Some(found) = fits(*at + i as u64, &block[i..have]) {
                 return Some(found);

@@ -273,7 +273,8 @@ impl Store {
             };
             before.entry(writing.id).or_insert(writing.len);
             let offset = writing.len;
-            self.disk.write_at(&writing.file, &header.encode(), offset)?;
+            self.disk
+                .write_at(&writing.file, &header.encode(), offset)?;
             self.disk
                 .write_at(&writing.file, &incoming.body, offset + HEADER_LEN as u64)?;
             writing.len += header.total();
@@ -364,9 +365,14 @@ impl Store {
         let read = self.index.places(lane, range, each);
         read.map_err(|e| self.index_failed(&e))?;
         if !bad.is_empty() {
+            let unacked = self.lanes.get(&lane).map(|state| bad.minus(&state.acked));
             self.lose(lane, &bad, GapReason::Damaged)?;
-            self.damage.add(bad.count(), || {
-                format!("{} of epoch {}: damaged on the card", lane.stream, lane.epoch)
+            let lost = unacked.map_or(0, |set| set.count());
+            self.damage.add(lost, || {
+                format!(
+                    "{} of epoch {}: damaged on the card",
+                    lane.stream, lane.epoch
+                )
             });
         }
         Ok(records)
@@ -454,7 +460,11 @@ impl Store {
     }
 
     /// The hub wants these again, although it had them once.
-    pub(super) fn want_again(&mut self, lane: Lane, wanted: &[SeqRange]) -> Result<(), BufferError> {
+    pub(super) fn want_again(
+        &mut self,
+        lane: Lane,
+        wanted: &[SeqRange],
+    ) -> Result<(), BufferError> {
         let Some(state) = self.lanes.get_mut(&lane) else {
             return Ok(());
         };

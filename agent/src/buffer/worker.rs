@@ -115,13 +115,13 @@ impl Worker {
             Err(e) => vec![Err(e); group.len()],
         };
         let accepted = answers.iter().filter(|answer| answer.is_ok()).count() as u64;
+        if accepted > 0 {
+            self.appended.send_modify(|n| *n += accepted);
+        }
         for ((permit, reply), answer) in replies.into_iter().zip(answers) {
             drop(permit);
             // who asked may have gone; the record stays
             let _ = reply.send(answer);
-        }
-        if accepted > 0 {
-            self.appended.send_modify(|n| *n += accepted);
         }
     }
 
@@ -220,7 +220,10 @@ impl Worker {
     pub(super) fn take_damage(&mut self, store: &mut Store) {
         let found = std::mem::take(&mut store.damage);
         if let Some(detail) = found.detail {
-            let mut told = self.damage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut told = self
+                .damage
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             told.add(found.records, || detail);
         }
     }

@@ -69,8 +69,14 @@ async fn everything_is_there_after_a_clean_stop_and_numbers_go_on() {
     }
     let epoch = buffer.epoch().await.unwrap();
     let lane = lane_of(epoch, Stream::Segment);
-    buffer.acknowledge(lane, 10, vec![range(15, 15)]).await.unwrap();
-    let (before, stat) = (Contents::of_buffer(&buffer).await, buffer.stat().await.unwrap());
+    buffer
+        .acknowledge(lane, 10, vec![range(15, 15)])
+        .await
+        .unwrap();
+    let (before, stat) = (
+        Contents::of_buffer(&buffer).await,
+        buffer.stat().await.unwrap(),
+    );
     assert_eq!(stat[0].records, 29);
     assert!(matches!(
         Buffer::open(dir.path(), roomy(), clock.clone()),
@@ -99,7 +105,10 @@ async fn depth_and_age_are_those_of_what_the_hub_has_not() {
         clock.advance(1_000);
     }
     let lane = lane_of(buffer.epoch().await.unwrap(), Stream::Event);
-    buffer.acknowledge(lane, 1, vec![range(3, 3)]).await.unwrap();
+    buffer
+        .acknowledge(lane, 1, vec![range(3, 3)])
+        .await
+        .unwrap();
     let stat = buffer.stat().await.unwrap();
     assert_eq!(stat.len(), 1);
     assert_eq!((stat[0].next, stat[0].records, stat[0].lost), (5, 2, 0));
@@ -107,9 +116,15 @@ async fn depth_and_age_are_those_of_what_the_hub_has_not() {
     assert_eq!(stat[0].oldest_ms, Some(NOW + 1_000));
 
     // more than was ever given, and things that make no sense, do no harm
-    buffer.acknowledge(lane, 1_000, vec![range(9, 2)]).await.unwrap();
+    buffer
+        .acknowledge(lane, 1_000, vec![range(9, 2)])
+        .await
+        .unwrap();
     let stat = buffer.stat().await.unwrap();
-    assert_eq!((stat[0].records, stat[0].bytes, stat[0].oldest_ms), (0, 0, None));
+    assert_eq!(
+        (stat[0].records, stat[0].bytes, stat[0].oldest_ms),
+        (0, 0, None)
+    );
 
     // a hub restored from yesterday's backup
     buffer.want_again(lane, vec![range(2, 500)]).await.unwrap();
@@ -158,7 +173,10 @@ async fn another_process_can_look_without_touching() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
     let buffer = open(dir.path(), &clock);
     for n in 0..5 {
-        buffer.append(&event(&*clock, &n.to_string())).await.unwrap();
+        buffer
+            .append(&event(&*clock, &n.to_string()))
+            .await
+            .unwrap();
         clock.advance(1_000);
     }
     let lane = lane_of(buffer.epoch().await.unwrap(), Stream::Event);
@@ -168,7 +186,10 @@ async fn another_process_can_look_without_touching() {
     assert!(seen.in_use);
     assert_eq!(seen.lanes.len(), 1);
     let told = &seen.lanes[0];
-    assert_eq!((told.lane, told.next, told.held, told.lost), (lane, 7, 6, 0));
+    assert_eq!(
+        (told.lane, told.next, told.held, told.lost),
+        (lane, 7, 6, 0)
+    );
     assert_eq!(told.oldest_ms, Some(NOW + 3_000));
     buffer.close().await;
     assert!(!crate::buffer::inspect::inspect(dir.path()).unwrap().in_use);

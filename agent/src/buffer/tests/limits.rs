@@ -11,7 +11,11 @@ fn append(store: &mut Store, body: &RecordBody) -> Result<Seq, BufferError> {
 
 fn held(store: &mut Store, stream: Stream) -> usize {
     let contents = Contents::of(store);
-    contents.held.keys().filter(|(lane, _)| lane.stream == stream).count()
+    contents
+        .held
+        .keys()
+        .filter(|(lane, _)| lane.stream == stream)
+        .count()
 }
 
 fn reasons(store: &mut Store, stream: Stream) -> BTreeMap<Seq, GapReason> {
@@ -41,7 +45,11 @@ fn over_its_cap_the_oldest_video_goes_first_then_pictures_and_small_records_stay
         assert!(media_on_card(dir.path()) <= tight().media_bytes);
     }
     assert_eq!(held(&mut store, Stream::Event), 10);
-    assert_eq!(held(&mut store, Stream::Snapshot), 10, "video before pictures");
+    assert_eq!(
+        held(&mut store, Stream::Snapshot),
+        10,
+        "video before pictures"
+    );
     let gaps = reasons(&mut store, Stream::Segment);
     let newest_lost = *gaps.keys().last().unwrap();
     assert_eq!(gaps.len() as u64, newest_lost, "the oldest, without holes");
@@ -50,7 +58,10 @@ fn over_its_cap_the_oldest_video_goes_first_then_pictures_and_small_records_stay
     let stat = store.stat().unwrap();
     let lane = stat.iter().find(|l| l.stream == Stream::Segment).unwrap();
     assert_eq!(lane.lost, newest_lost);
-    let offer = store.offers().into_iter().find(|o| o.stream == Stream::Segment);
+    let offer = store
+        .offers()
+        .into_iter()
+        .find(|o| o.stream == Stream::Segment);
     assert_eq!(offer.unwrap().gaps.len(), 1, "gaps are merged");
 }
 
@@ -110,7 +121,11 @@ fn media_ages_by_the_clock_of_its_boot_and_stands_still_while_nobody_knows_the_t
     clock.step_wall(i64::from(HOUR) * 24 * 365);
     clock.advance(HOUR);
     store.tend().unwrap();
-    assert_eq!(held(&mut store, Stream::Segment), 1, "a stepped wall clock ages nothing");
+    assert_eq!(
+        held(&mut store, Stream::Segment),
+        1,
+        "a stepped wall clock ages nothing"
+    );
     clock.advance(24 * HOUR);
     store.tend().unwrap();
     assert_eq!(
@@ -214,6 +229,7 @@ async fn child_on_a_small_card() {
     let body = event(&*clock, "there is room again");
     buffer.append(&body).await.unwrap();
     let contents = Contents::of_buffer(&buffer).await;
+    println!("damage: {:?}", buffer.damage());
     for (key, sum) in &accepted {
         match (contents.held.get(key), contents.gaps.get(key)) {
             (Some(held), None) => assert_eq!(held, sum),
@@ -231,7 +247,15 @@ fn a_full_card_loses_only_what_policy_drops_and_recovers_by_itself() {
     let test = "buffer::tests::limits::child_on_a_small_card";
     let script = "mount -t tmpfs -o size=24m none \"$SCC_TEST_SMALL_CARD\" && exec \"$@\"";
     let mut command = std::process::Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, "sh"]);
+    command.args([
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+    ]);
     command.arg(exe).args(["--exact", "--nocapture", test]);
     let output = command.env(CHILD, dir.path()).output();
     let output = output.expect("unshare (util-linux) is there");

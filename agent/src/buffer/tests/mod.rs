@@ -52,7 +52,12 @@ fn open(dir: &Path, clock: &Arc<ManualClock>) -> Buffer {
     Buffer::open(dir, roomy(), clock.clone()).unwrap()
 }
 
-fn open_store(dir: &Path, limits: BufferLimits, clock: &Arc<ManualClock>, steps: &Steps) -> Result<Store, super::BufferError> {
+fn open_store(
+    dir: &Path,
+    limits: BufferLimits,
+    clock: &Arc<ManualClock>,
+    steps: &Steps,
+) -> Result<Store, super::BufferError> {
     let root = dir.join("buffer");
     std::fs::create_dir_all(&root).unwrap();
     let clock: SharedClock = clock.clone();
@@ -81,7 +86,11 @@ fn snapshot(clock: &dyn Clock, seed: u64, len: usize) -> RecordBody {
         cadence_s: 30,
         jpeg: noise(seed, len),
     });
-    RecordBody::new(clock.stamp(), Some(DeviceId::new("loket").unwrap()), content)
+    RecordBody::new(
+        clock.stamp(),
+        Some(DeviceId::new("loket").unwrap()),
+        content,
+    )
 }
 
 fn segment(clock: &dyn Clock, seed: u64, len: usize) -> RecordBody {
@@ -93,7 +102,11 @@ fn segment(clock: &dyn Clock, seed: u64, len: usize) -> RecordBody {
         height: 1080,
         mp4: noise(seed, len),
     });
-    RecordBody::new(clock.stamp(), Some(DeviceId::new("loket").unwrap()), content)
+    RecordBody::new(
+        clock.stamp(),
+        Some(DeviceId::new("loket").unwrap()),
+        content,
+    )
 }
 
 fn incoming(body: &RecordBody) -> Incoming {

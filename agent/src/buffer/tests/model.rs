@@ -55,7 +55,10 @@ impl Model {
                     }
                     assert_eq!(known, reason, "{key:?} has another reason");
                     let media = key.0.stream.is_media();
-                    assert!(media || *reason == GapReason::EvictedAfterAck, "{key:?} {reason:?}");
+                    assert!(
+                        media || *reason == GapReason::EvictedAfterAck,
+                        "{key:?} {reason:?}"
+                    );
                     let by_policy = *reason != GapReason::Damaged || index_lost;
                     assert!(by_policy || self.gone.contains_key(key));
                 }
@@ -109,7 +112,9 @@ fn run(steps: &[Step]) {
                     let next = model.next.entry(lane).or_insert(1);
                     assert_eq!(answer.seq, *next, "numbers have no holes");
                     *next += 1;
-                    model.given.insert((lane, answer.seq), Checksum::of(&incoming.body));
+                    model
+                        .given
+                        .insert((lane, answer.seq), Checksum::of(&incoming.body));
                 }
             }
             Step::Acknowledge(water, first, len) => {
@@ -123,7 +128,9 @@ fn run(steps: &[Step]) {
             Step::WantAgain(first, last) => {
                 for (lane, next) in model.next.clone() {
                     let part = |percent: u8| (next - 1) * u64::from(percent) / 100;
-                    store.want_again(lane, &[range(part(*first).max(1), part(*last))]).unwrap();
+                    store
+                        .want_again(lane, &[range(part(*first).max(1), part(*last))])
+                        .unwrap();
                 }
             }
             Step::NewEpoch => drop(store.begin_epoch().unwrap()),
