@@ -48,7 +48,7 @@ struct Seen {
     held: RangeSet,
     bytes: u64,
     acked: Seq,
-    walls: BTreeMap<Seq, WallMs>,
+    walls: Vec<(Seq, WallMs)>,
 }
 
 /// Reads the headers of every record in `state_dir/buffer`.
@@ -83,20 +83,14 @@ pub fn inspect(state_dir: &Path) -> Result<Inspection, BufferError> {
 fn look(file: &File, id: FileId, len: u64, seen: &mut Seen) {
     scan(file, id, 0, len, Verify::Last, |found| {
         let header = found.header;
-        let fresh = !seen.held.contains(header.seq);
-        if fresh {
+        seen.acked = seen.acked.max(header.acked);
+        if !seen.held.contains(header.seq) {
             seen.held.insert(SeqRange {
                 first: header.seq,
                 last: header.seq,
             });
             seen.bytes += u64::from(header.len);
-        }
-        seen.acked = seen.acked.max(header.acked);
-        seen.walls.insert(header.seq, header.stamp.wall_ms);
-        // only the oldest one that is not acknowledged will be asked for
-        seen.walls = seen.walls.split_off(&(seen.acked + 1));
-        while seen.walls.len() > 1 {
-            seen.walls.pop_last();
+            seen.walls.push((header.seq, header.stamp.wall_ms));
         }
     });
 }
@@ -108,12 +102,14 @@ impl Seen {
             first: self.acked + 1,
             last,
         };
+        let unacked = self.walls.into_iter().filter(|(seq, _)| *seq > self.acked);
+        let oldest = unacked.min_by_key(|(seq, _)| *seq);
         LaneFiles {
             lane,
             next: last + 1,
             held: self.held.count(),
             bytes: self.bytes,
-            oldest_ms: self.walls.into_values().next(),
+            oldest_ms: oldest.map(|(_, wall_ms)| wall_ms),
             lost: open.len() - self.held.within(open).count(),
         }
     }

@@ -431,7 +431,8 @@ impl Recovery {
             if self.extents.contains_key(&id) {
                 continue;
             }
-            if len > 0 {
+            // with a good index this is only the torn beginning of a file
+            if len > 0 && self.rebuilt {
                 let path = self.store.disk.path(id);
                 let detail = || format!("{}: nothing in it can be read", path.display());
                 self.store.damage.add(0, detail);

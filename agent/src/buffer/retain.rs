@@ -22,8 +22,9 @@ use super::store::{Broken, FileInfo, Store, from_io};
 /// Largest and smallest size of a file of records, bytes; between them it is 1/16 of the cap.
 const FILE_SIZE: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
 
-/// Room that the index needs for a record beside the record itself, bytes; generous.
-const INDEX_ROOM: u64 = 4 << 10;
+/// Room that is always left for the index, bytes: sled takes half a MiB at a time and is damaged by
+/// a full card.
+const INDEX_ROOM: u64 = 2 << 20;
 
 /// How often housekeeping runs, milliseconds.
 const TEND_EVERY_MS: u64 = 30_000;

@@ -365,8 +365,10 @@ impl Store {
         let read = self.index.places(lane, range, each);
         read.map_err(|e| self.index_failed(&e))?;
         if !bad.is_empty() {
+            let unacked = self.lanes.get(&lane).map(|state| bad.minus(&state.acked));
             self.lose(lane, &bad, GapReason::Damaged)?;
-            self.damage.add(bad.count(), || {
+            let lost = unacked.map_or(0, |set| set.count());
+            self.damage.add(lost, || {
                 format!(
                     "{} of epoch {}: damaged on the card",
                     lane.stream, lane.epoch

@@ -115,13 +115,13 @@ impl Worker {
             Err(e) => vec![Err(e); group.len()],
         };
         let accepted = answers.iter().filter(|answer| answer.is_ok()).count() as u64;
+        if accepted > 0 {
+            self.appended.send_modify(|n| *n += accepted);
+        }
         for ((permit, reply), answer) in replies.into_iter().zip(answers) {
             drop(permit);
             // who asked may have gone; the record stays
             let _ = reply.send(answer);
-        }
-        if accepted > 0 {
-            self.appended.send_modify(|n| *n += accepted);
         }
     }
 

@@ -229,6 +229,7 @@ async fn child_on_a_small_card() {
     let body = event(&*clock, "there is room again");
     buffer.append(&body).await.unwrap();
     let contents = Contents::of_buffer(&buffer).await;
+    println!("damage: {:?}", buffer.damage());
     for (key, sum) in &accepted {
         match (contents.held.get(key), contents.gaps.get(key)) {
             (Some(held), None) => assert_eq!(held, sum),
