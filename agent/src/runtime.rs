@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use scc_common::clock::SharedClock;
 use scc_common::id::DeviceId;
-use scc_common::record::{Cause, Content, DeviceKind, DeviceState, Event, RecordBody, State};
+use scc_common::record::{
+    Cause, Content, DeviceKind, DeviceState, Event, LinkMode, RecordBody, State,
+};
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
@@ -227,15 +229,18 @@ impl Agent {
         }
         let _ = self.events.send(Event::AgentStopped {});
         drop(self.events);
-        // the board's sender lives in the sources' contexts, which are gone, and here
+        // the recorder ends when every sender is gone: ours here, the sources' and the uplink's with them
         drop(self.board);
         let mut status = self.uplink.status.clone();
         status.mark_unchanged();
-        // the uplink has a sender of events as well: its end comes when it has been told
+        // the hub should hear of it, if it hears anything at all
+        let connected = status.borrow().mode != LinkMode::Down;
         let told = async {
             let _ = status.changed().await;
         };
-        let _ = tokio::time::timeout(within(0.7), told).await;
+        if connected {
+            let _ = tokio::time::timeout(within(0.7), told).await;
+        }
         self.stop_uplink.cancel();
         for task in [&mut self.uplink_task, &mut self.recorder] {
             if tokio::time::timeout(within(0.7), &mut *task).await.is_err() {

@@ -116,7 +116,7 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
 fn device_line(device: &DeviceState, now: WallMs, lang: Lang) -> String {
     let mut line = format!(
         "{:16} {:12} {} {}",
-        device.device,
+        device.device.as_str(),
         state(device.state, lang),
         lang.pick("sejak", "since"),
         ago(now - device.since_ms, lang),
