@@ -1,1 +1,3 @@
 //! See docs/design/architecture.md.
+
+pub mod notice;
