@@ -3,10 +3,51 @@
 //! Its own TLS listener in front of rumqttd's router and codecs. It knows who is connected, binds
 //! client id and topics to the certificate, lets only the packets pass that an agent needs, and
 //! holds back a socket whose bytes ingest has not yet consumed.
+//!
+//! ```text
+//! door ──► tls ──► packet (CONNECT) ──► registry ──► session ──► pool ──► router ──► Arrivals
+//! accept,  who is  what may be said     one per      read and    charge   ring,      to ingest
+//! pending  this                         agent        write                PUBACK
+//! ```
+//!
+//! Promises
+//! - An honest agent connects within two seconds, whatever strangers do (`pending`, `door`).
+//! - What arrives carries the agent's name from its certificate, never from its own words (`packet`).
+//! - Memory: at most [`limits::POOL`] on the way to ingest, as much again and a little in the router's
+//!   ring, and per connected agent one packet being received and [`limits::DOWN_BYTES`] being sent.
+//! - A revoked certificate is out within two seconds of the new list (`tls`).
+//! - The hub does not run on without its router: the handle that [`start`] returns ends with an error.
+
+mod door;
+mod events;
+pub mod limits;
+pub mod packet;
+mod pending;
+mod pool;
+mod registry;
+mod router;
+mod session;
+mod tls;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use scc_common::clock::WallMs;
+use scc_common::clock::{SharedClock, WallMs};
 use scc_common::id::AgentId;
+use scc_common::identity::IdentityError;
+use tokio::net::TcpListener;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use self::pool::Charge;
+pub use self::router::Arrivals;
+
+use self::registry::Registry;
+use crate::config;
 
 /// One payload that an agent published, on its way to ingest. Its bytes count against the agent's
 /// and the pool's share until this is dropped.
@@ -19,10 +60,6 @@ pub struct Arrived {
     /// Gives the bytes back to the gate when dropped.
     pub charge: Charge,
 }
-
-/// A share of the gate's memory, given back on drop.
-#[derive(Debug, Default)]
-pub struct Charge {}
 
 /// An agent came or went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,24 +74,121 @@ pub struct Presence {
     pub why: String,
 }
 
+/// Why the gate cannot open or had to close.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// A certificate, key or issuing level cannot be used.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The revocation list cannot be used.
+    #[error("{}: {what}", file.display())]
+    Revocations {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// rustls cannot check certificates with this material.
+    #[error("certificates cannot be checked: {0}")]
+    Verifier(String),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {address}: {why}")]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system said.
+        why: String,
+    },
+    /// rumqttd's router is gone: exit and be restarted, agents send again.
+    #[error("the router has ended: {0}")]
+    RouterEnded(String),
+}
+
 /// What others may ask of the gate. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Gate {}
+pub struct Gate {
+    registry: Arc<Registry>,
+    address: Option<SocketAddr>,
+}
 
 impl Gate {
+    /// A gate to which nobody ever connects, for commands that work on the store without serving.
+    #[must_use]
+    pub fn without_listener(clock: SharedClock) -> Self {
+        Self {
+            registry: Arc::new(Registry::new(clock, 0)),
+            address: None,
+        }
+    }
+
     /// Writes a payload (QoS 0, `scc/down/<agent>`) to the agent's socket; dropped silently when
     /// the agent is not connected or does not read: everything down is repeatable.
-    pub fn send(&self, _agent: &AgentId, _payload: Bytes) {}
+    pub fn send(&self, agent: &AgentId, payload: Bytes) {
+        self.registry.send(agent, payload);
+    }
 
-    /// Who is connected now.
+    /// Who is connected now, by name.
     #[must_use]
     pub fn connected(&self) -> Vec<Presence> {
-        Vec::new()
+        self.registry.connected()
     }
 
-    /// Comings and goings from now on.
+    /// Comings and goings from now on. Who falls behind by a thousand asks [`connected`](Self::connected).
     #[must_use]
-    pub fn presence(&self) -> tokio::sync::broadcast::Receiver<Presence> {
-        tokio::sync::broadcast::channel(1).1
+    pub fn presence(&self) -> broadcast::Receiver<Presence> {
+        self.registry.presence()
     }
+
+    /// Where it listens, with the port that the system chose for port 0.
+    #[must_use]
+    pub const fn address(&self) -> Option<SocketAddr> {
+        self.address
+    }
+}
+
+/// Opens the gate.
+///
+/// The handle ends with `Ok` after `stop`, when all connections have left, and with
+/// [`GateError::RouterEnded`] when the hub has to exit; [`Arrivals::recv`] gives `None` in both cases.
+///
+/// # Errors
+/// [`GateError`] if a file cannot be used or the address cannot be listened on; nothing runs then that
+/// is noticed.
+pub async fn start(
+    config: &config::Gate,
+    clock: SharedClock,
+    stop: CancellationToken,
+) -> Result<(Gate, Arrivals, JoinHandle<Result<(), GateError>>), GateError> {
+    let tls = tls::Tls::load(config, Arc::clone(&clock))?;
+    let cannot_listen = |e: std::io::Error| GateError::Listen {
+        address: config.listen,
+        why: e.to_string(),
+    };
+    let listener = TcpListener::bind(config.listen).await.map_err(cannot_listen)?;
+    let address = listener.local_addr().map_err(cannot_listen)?;
+    let (links, arrivals) = router::start(config.max_connections, stop.clone()).await?;
+    let registry = Arc::new(Registry::new(Arc::clone(&clock), config.max_connections));
+    let shared = Arc::new(door::Shared {
+        tls,
+        registry: Arc::clone(&registry),
+        links,
+        pool: pool::Pool::new(),
+        refusals: events::Refusals::new(Arc::clone(&clock)),
+        clock,
+        pending: Arc::default(),
+        closing: CancellationToken::new(),
+        connections: AtomicU64::new(1),
+    });
+    events::listening(address);
+    let running = tokio::spawn(door::run(shared, listener, stop));
+    let gate = Gate {
+        registry,
+        address: Some(address),
+    };
+    Ok((gate, arrivals, running))
+}
+
+/// Nothing in the gate leaves its state half-changed when it panics, so a poisoned lock is still good.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,0 +1,100 @@
+//! Every number of the gate, each with its reason. Sizes are bytes.
+
+use std::time::Duration;
+
+use scc_common::wire::MAX_PAYLOAD;
+
+/// What all agents together may have on the way to ingest. One second of a busy county (200 agents,
+/// 80 KiB/s each), small beside the hub's memory, and more than ingest takes in one transaction.
+pub const POOL: usize = 16 * 1024 * 1024;
+
+/// What one agent may have on the way to ingest: two of the largest payloads, so that the next one
+/// is read while one is being stored, and a sixteenth of the pool, so that one agent cannot hold it.
+pub const SHARE: usize = 1024 * 1024;
+
+/// Charged for a message beside its payload: topic, ticket and rumqttd's own entry. Without it a
+/// flood of empty messages would cost nothing and fill the router's ring.
+pub const MESSAGE_OVERHEAD: usize = 512;
+
+/// One segment of the ring in which rumqttd keeps what was published.
+pub const RING_SEGMENT: usize = 4 * 1024 * 1024;
+
+/// Segments of the ring. It drops its oldest segment whether or not that was read, and the newest is
+/// only partly filled, so what it surely keeps is `(segments - 1) × segment`: twice the pool.
+pub const RING_SEGMENTS: usize = 9;
+
+const _: () = assert!((RING_SEGMENTS - 1) * RING_SEGMENT >= 2 * POOL);
+const _: () = assert!(SHARE >= 2 * MAX_PAYLOAD && SHARE + MESSAGE_OVERHEAD <= POOL);
+
+/// Longest MQTT packet after its fixed header: the payload, the longest topic, the packet id.
+pub const MAX_PACKET: usize = MAX_PAYLOAD + 256;
+
+/// Longest packet that is no PUBLISH; an honest CONNECT or SUBSCRIBE has less than 200 bytes.
+pub const MAX_CONTROL: usize = 1024;
+
+/// How much is read from a socket at one time, so that a receive buffer grows with what has come in
+/// and not with what was announced.
+pub const READ_STEP: usize = 16 * 1024;
+
+/// A receive buffer that has grown beyond this is given back after the packet that needed it.
+pub const KEEP_BUFFER: usize = 64 * 1024;
+
+/// Time for the TLS handshake, and again for CONNECT.
+pub const HANDSHAKE: Duration = Duration::from_secs(5);
+
+/// Sockets that have not finished CONNECT. Reserved beside `max_connections`: silent strangers use up
+/// this room and never that of the agents. When it is full, the oldest of the address with the most
+/// is dropped; an honest agent needs two round trips, so it is out of here before it is the oldest.
+pub const PENDING: usize = 256;
+
+/// Of these, from one address. Many agents may stand behind one router of the county's network.
+pub const PENDING_PER_ADDRESS: usize = 128;
+
+/// File descriptors do not come back by asking at once.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Shortest and longest keep alive that is accepted, seconds: below, an agent wakes the link for
+/// nothing; above, a dead agent is shown as alive for more than seven minutes.
+pub const KEEP_ALIVE: std::ops::RangeInclusive<u16> = 5..=300;
+
+/// QoS 1 publishes whose PUBACK is not yet written. rumqttc keeps at most 100 in flight; without a
+/// limit a peer that never reads would grow the list of its acknowledgements for ever.
+pub const UNACKED: usize = 128;
+
+/// Payloads waiting to go down to one agent; the oldest are dropped, because a newer acknowledgement
+/// says all that an older one said.
+pub const DOWN_QUEUE: usize = 256;
+
+/// Bytes waiting to go down to one agent.
+pub const DOWN_BYTES: usize = 1024 * 1024;
+
+/// Answers of the gate itself (PINGRESP, SUBACK) waiting for the writer; beyond, reading stops.
+pub const ANSWERS: usize = 16;
+
+/// A peer that takes none of a write for so long does not read.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
+
+/// Time for closing TLS politely after everything else about a connection is done.
+pub const CLOSE: Duration = Duration::from_secs(1);
+
+/// How long the connection that is being replaced may take to leave. It only has to hand one packet
+/// to the router.
+pub const TAKEOVER: Duration = Duration::from_secs(5);
+
+/// How often the files of the TLS identity and the revocation list are looked at.
+pub const WATCH: Duration = Duration::from_secs(1);
+
+/// Comings and goings that a slow listener may be behind before it has to ask for the whole list.
+pub const PRESENCE_BACKLOG: usize = 1024;
+
+/// Log lines about refused connections in a minute; the rest is counted.
+pub const REFUSALS_LOGGED: u32 = 10;
+
+/// How long ingest waits for the router before it pokes it; see `router`.
+pub const POKE: Duration = Duration::from_secs(1);
+
+/// The kernel begins to ask a silent peer whether it still lives, then every ten seconds, three times.
+pub const TCP_IDLE: Duration = Duration::from_secs(30);
+
+/// See [`TCP_IDLE`].
+pub const TCP_INTERVAL: Duration = Duration::from_secs(10);

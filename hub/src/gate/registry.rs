@@ -1,0 +1,291 @@
+//! Who is connected, one connection per agent.
+//!
+//! A connection goes through: *claimed* (its CONNECT was good; the one before is told to leave), its
+//! *turn* (the one before has closed its link), *live* (others can see it and send to it), gone.
+//! Invariant: at most one connection per agent holds its turn, and only who holds it has a link to the
+//! router. An agent's account stays for the life of the process: its charges outlive its connections,
+//! and there are only as many accounts as certificates.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use scc_common::clock::{SharedClock, WallMs};
+use scc_common::id::AgentId;
+use tokio::sync::{Notify, broadcast, oneshot};
+
+use super::limits::{DOWN_BYTES, DOWN_QUEUE, PRESENCE_BACKLOG};
+use super::pool::Share;
+use super::session::End;
+use super::tls::CertificateName;
+use super::{Presence, events, lock};
+
+#[derive(Debug)]
+pub(super) struct Registry {
+    accounts: Mutex<HashMap<AgentId, Account>>,
+    presence: broadcast::Sender<Presence>,
+    clock: SharedClock,
+    /// Connections at one time.
+    max: usize,
+}
+
+#[derive(Debug)]
+struct Account {
+    share: Share,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    claim: Option<Claim>,
+    live: Option<Live>,
+}
+
+/// Names one connection.
+type ConnectionNo = u64;
+
+#[derive(Debug)]
+struct Claim {
+    no: ConnectionNo,
+    certificate: CertificateName,
+    cut: Option<oneshot::Sender<End>>,
+}
+
+#[derive(Debug)]
+struct Live {
+    no: ConnectionNo,
+    since_ms: WallMs,
+    down: Arc<Down>,
+}
+
+/// A connection's hold on its agent.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) no: ConnectionNo,
+    pub(super) share: Share,
+    pub(super) turn: Arc<tokio::sync::Mutex<()>>,
+    /// Says why the connection has to end now.
+    pub(super) cut: oneshot::Receiver<End>,
+}
+
+impl Registry {
+    pub(super) fn new(clock: SharedClock, max: usize) -> Self {
+        Self {
+            accounts: Mutex::default(),
+            presence: broadcast::channel(PRESENCE_BACKLOG).0,
+            clock,
+            max,
+        }
+    }
+
+    /// Makes a connection the agent's, telling the one before to leave. `None` when all places are
+    /// taken; replacing one's own connection needs none.
+    pub(super) fn claim(
+        &self,
+        agent: &AgentId,
+        no: ConnectionNo,
+        certificate: CertificateName,
+        from: SocketAddr,
+    ) -> Option<Claimed> {
+        let mut accounts = lock(&self.accounts);
+        let replaces = accounts.get(agent).is_some_and(|a| a.claim.is_some());
+        if !replaces && accounts.values().filter(|a| a.claim.is_some()).count() >= self.max {
+            return None;
+        }
+        let account = accounts.entry(agent.clone()).or_insert_with(|| Account {
+            share: Share::new(),
+            turn: Arc::default(),
+            claim: None,
+            live: None,
+        });
+        let (cut, cut_rx) = oneshot::channel();
+        let claim = Claim {
+            no,
+            certificate,
+            cut: Some(cut),
+        };
+        if let Some(before) = account.claim.replace(claim) {
+            before.cut(End::TakenOver(from));
+        }
+        Some(Claimed {
+            no,
+            share: account.share.clone(),
+            turn: Arc::clone(&account.turn),
+            cut: cut_rx,
+        })
+    }
+
+    /// Shows a connection to the others; returns how many there are now.
+    pub(super) fn live(&self, agent: &AgentId, no: ConnectionNo, down: &Arc<Down>) -> usize {
+        let mut accounts = lock(&self.accounts);
+        let since_ms = self.clock.wall_ms();
+        if let Some(account) = accounts.get_mut(agent) {
+            account.live = Some(Live {
+                no,
+                since_ms,
+                down: Arc::clone(down),
+            });
+        }
+        // Sent under the lock, so that comings and goings are told in the order in which they happen.
+        self.tell(agent, since_ms, true, String::new());
+        live_count(&accounts)
+    }
+
+    /// Takes a connection out, whatever stage it had reached; says how many live ones are left if it
+    /// was one.
+    pub(super) fn leave(&self, agent: &AgentId, no: ConnectionNo, end: &End) -> Option<usize> {
+        let mut accounts = lock(&self.accounts);
+        let account = accounts.get_mut(agent)?;
+        account.claim.take_if(|claim| claim.no == no);
+        account.live.take_if(|live| live.no == no)?;
+        self.tell(agent, self.clock.wall_ms(), false, end.to_string());
+        Some(live_count(&accounts))
+    }
+
+    fn tell(&self, agent: &AgentId, at_ms: WallMs, connected: bool, why: String) {
+        // An error only says that nobody listens.
+        let _ = self.presence.send(Presence {
+            agent: agent.clone(),
+            at_ms,
+            connected,
+            why,
+        });
+    }
+
+    /// Ends the connections whose certificates these are.
+    pub(super) fn cut(&self, end: &End, which: impl Fn(&CertificateName) -> bool) {
+        for account in lock(&self.accounts).values_mut() {
+            if let Some(claim) = &mut account.claim
+                && which(&claim.certificate)
+                && let Some(cut) = claim.cut.take()
+            {
+                // An error only says that it is ending already.
+                let _ = cut.send(end.clone());
+            }
+        }
+    }
+
+    pub(super) fn send(&self, agent: &AgentId, payload: Bytes) {
+        let down = lock(&self.accounts)
+            .get(agent)
+            .and_then(|account| account.live.as_ref())
+            .map(|live| Arc::clone(&live.down));
+        match down {
+            Some(down) => events::down_dropped(down.push(payload)),
+            None => events::down_dropped(1),
+        }
+    }
+
+    pub(super) fn connected(&self) -> Vec<Presence> {
+        let accounts = lock(&self.accounts);
+        let mut all: Vec<_> = accounts
+            .iter()
+            .filter_map(|(agent, account)| {
+                account.live.as_ref().map(|live| Presence {
+                    agent: agent.clone(),
+                    at_ms: live.since_ms,
+                    connected: true,
+                    why: String::new(),
+                })
+            })
+            .collect();
+        all.sort_by(|a, b| a.agent.cmp(&b.agent));
+        all
+    }
+
+    pub(super) fn presence(&self) -> broadcast::Receiver<Presence> {
+        self.presence.subscribe()
+    }
+}
+
+impl Claim {
+    fn cut(mut self, end: End) {
+        if let Some(cut) = self.cut.take() {
+            let _ = cut.send(end);
+        }
+    }
+}
+
+fn live_count(accounts: &HashMap<AgentId, Account>) -> usize {
+    accounts.values().filter(|a| a.live.is_some()).count()
+}
+
+/// What waits to go down to one agent. When it is full the oldest goes: acknowledgements are
+/// cumulative and everything else down is repeated until it is answered.
+#[derive(Debug, Default)]
+pub(super) struct Down {
+    queue: Mutex<DownQueue>,
+    filled: Notify,
+    /// Nothing may be sent to a client that has not subscribed.
+    subscribed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct DownQueue {
+    payloads: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Down {
+    pub(super) fn subscribe(&self) {
+        self.subscribed.store(true, Ordering::Release);
+    }
+
+    /// Returns how many payloads were dropped for it (itself, when it cannot be sent at all).
+    fn push(&self, payload: Bytes) -> usize {
+        if payload.len() > DOWN_BYTES || !self.subscribed.load(Ordering::Acquire) {
+            return 1;
+        }
+        let mut queue = lock(&self.queue);
+        queue.bytes += payload.len();
+        queue.payloads.push_back(payload);
+        let mut dropped = 0;
+        while queue.payloads.len() > DOWN_QUEUE || queue.bytes > DOWN_BYTES {
+            let Some(oldest) = queue.payloads.pop_front() else {
+                break;
+            };
+            queue.bytes -= oldest.len();
+            dropped += 1;
+        }
+        drop(queue);
+        self.filled.notify_one();
+        dropped
+    }
+
+    /// What waits longest.
+    pub(super) fn pop(&self) -> Option<Bytes> {
+        let mut queue = lock(&self.queue);
+        let oldest = queue.payloads.pop_front()?;
+        queue.bytes -= oldest.len();
+        Some(oldest)
+    }
+
+    /// Waits for the next. Loses nothing when the future is dropped.
+    pub(super) async fn next(&self) -> Bytes {
+        loop {
+            if let Some(payload) = self.pop() {
+                return payload;
+            }
+            self.filled.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_queue_drops_the_oldest_by_count_and_by_bytes() {
+        let down = Down::default();
+        assert_eq!(down.push(Bytes::from_static(b"early")), 1, "not subscribed");
+        down.subscribe();
+        for i in 0..=DOWN_QUEUE {
+            let dropped = down.push(Bytes::copy_from_slice(&i.to_be_bytes()));
+            assert_eq!(dropped, usize::from(i == DOWN_QUEUE));
+        }
+        assert_eq!(down.pop().as_deref(), Some(&1_usize.to_be_bytes()[..]));
+        assert_eq!(down.push(Bytes::from(vec![0; DOWN_BYTES])), DOWN_QUEUE - 1);
+        assert_eq!(down.push(Bytes::from(vec![0; DOWN_BYTES + 1])), 1);
+        assert_eq!(down.pop().map(|p| p.len()), Some(DOWN_BYTES));
+        assert_eq!(down.pop(), None);
+    }
+}
