@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::{Gate, Presence};
-use crate::ingest::notice::{CommittedRecord, Notice};
+use crate::ingest::{CommittedRecord, Notice};
 use crate::store::fleet::Declared;
 use crate::store::views::Remembered;
 use crate::store::{Store, StoreError};
@@ -415,7 +415,7 @@ fn committed(facts: &mut Facts, record: &CommittedRecord) {
     };
     match content {
         Content::Event(Event::DeviceState(state)) => observe(facts, state.clone(), stamp.wall_ms),
-        Content::Health(health) => take_health(facts, Health::clone(health), stamp.wall_ms),
+        Content::Health(health) => take_health(facts, (**health).clone(), stamp.wall_ms),
         Content::Snapshot(_) | Content::Segment(_) | Content::Punches(_) => {
             facts.proven.extend(device.clone());
         }

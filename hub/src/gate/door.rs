@@ -178,7 +178,11 @@ async fn greet(gate: &Shared, socket: TcpStream, from: SocketAddr) -> Option<Gue
             None
         }
         Err(_) => {
-            refused(Some(&agent), "connect_timeout", "it sent no CONNECT in time");
+            refused(
+                Some(&agent),
+                "connect_timeout",
+                "it sent no CONNECT in time",
+            );
             None
         }
     }

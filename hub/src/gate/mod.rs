@@ -164,7 +164,9 @@ pub async fn start(
         address: config.listen,
         why: e.to_string(),
     };
-    let listener = TcpListener::bind(config.listen).await.map_err(cannot_listen)?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(cannot_listen)?;
     let address = listener.local_addr().map_err(cannot_listen)?;
     let (links, arrivals) = router::start(config.max_connections, stop.clone()).await?;
     let registry = Arc::new(Registry::new(Arc::clone(&clock), config.max_connections));

@@ -114,7 +114,9 @@ mod tests {
     fn the_oldest_of_the_same_address_goes_first() {
         let room = Arc::new(Pending::default());
         let other = room.enter(ip(1));
-        let mut flood: Vec<_> = (0..=PENDING_PER_ADDRESS).map(|_| room.enter(ip(2))).collect();
+        let mut flood: Vec<_> = (0..=PENDING_PER_ADDRESS)
+            .map(|_| room.enter(ip(2)))
+            .collect();
         assert!(flood[0].evicted.is_cancelled());
         assert!(flood[1..].iter().all(|s| !s.evicted.is_cancelled()));
         assert!(!other.evicted.is_cancelled());
@@ -133,7 +135,11 @@ mod tests {
         let newcomer = room.enter(ip(201));
         assert_eq!(room.len(), PENDING);
         assert!(b[0].evicted.is_cancelled());
-        assert!([&lone, &newcomer, &a[0]].iter().all(|s| !s.evicted.is_cancelled()));
+        assert!(
+            [&lone, &newcomer, &a[0]]
+                .iter()
+                .all(|s| !s.evicted.is_cancelled())
+        );
     }
 
     #[test]

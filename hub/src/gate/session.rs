@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 
 use super::door::Shared;
+use super::events;
 use super::limits::{
     ANSWERS, CLOSE, KEEP_BUFFER, MAX_PACKET, READ_STEP, TAKEOVER, UNACKED, WRITE_STALL,
 };
@@ -32,7 +33,6 @@ use super::pool::{Pool, Share};
 use super::registry::{Claimed, Down};
 use super::router::{Acks, AgentLink, UpLink};
 use super::tls::CertificateName;
-use super::events;
 
 /// Why a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -133,15 +133,25 @@ pub(super) async fn serve(gate: &Shared, mut guest: Guest) {
             return turn_away(gate, &mut guest, &end).await;
         }
     };
-    let mut stream = Session { gate, claimed, link }.run(guest).await;
+    let mut stream = Session {
+        gate,
+        claimed,
+        link,
+    }
+    .run(guest)
+    .await;
     drop(turn);
     // Nobody waits for this any more.
     let _ = timeout(CLOSE, stream.shutdown()).await;
 }
 
 async fn turn_away(gate: &Shared, guest: &mut Guest, end: &End) {
-    gate.refusals
-        .refused(guest.from.ip(), Some(&guest.agent), end.label(), &end.to_string());
+    gate.refusals.refused(
+        guest.from.ip(),
+        Some(&guest.agent),
+        end.label(),
+        &end.to_string(),
+    );
     refuse(&mut guest.stream, ConnectReturnCode::ServiceUnavailable).await;
 }
 
@@ -385,7 +395,10 @@ impl Batch {
     fn put(&mut self, packet: Packet) {
         match packet {
             Packet::PubAck(..) => self.acks += 1,
-            Packet::ConnAck(..) | Packet::SubAck(..) | Packet::PingResp(_) | Packet::Publish(..) => {}
+            Packet::ConnAck(..)
+            | Packet::SubAck(..)
+            | Packet::PingResp(_)
+            | Packet::Publish(..) => {}
             // The router's own greeting of the link is consumed by rumqttd; nothing else is due.
             _ => return,
         }

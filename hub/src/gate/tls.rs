@@ -112,7 +112,9 @@ impl Trust {
                 list.iter_revoked_certificates()
                     .map(|entry| CertificateName::new(issuer, entry.raw_serial())),
             );
-            let until = list.next_update().map(|t| t.timestamp().saturating_mul(1_000));
+            let until = list
+                .next_update()
+                .map(|t| t.timestamp().saturating_mul(1_000));
             next_update_ms = next_update_ms.into_iter().chain(until).min();
         }
         // With a list for some, rustls refuses the agents of the others without saying why.

@@ -1,3 +1,334 @@
-//! See docs/design/architecture.md.
+//! Ingest: reads envelopes, and is the one writer of the ledger and of media.
+//!
+//! ```text
+//! arrivals ─► run ─┬─ small records, gaps, hello ─────────────────────► committer ─► acks, answers,
+//!                  └─ parts, pictures ─► intake (by agent) ─► media ───►    │         notices
+//!                                          └► spool                    one transaction
+//! ```
+//!
+//! Promises:
+//! - nothing is acknowledged before the database has committed it, and media is durable before its
+//!   row is written;
+//! - a payload's [`Charge`] is held until its bytes are committed or spooled, so
+//!   the gate's pool bounds what is in here;
+//! - while the database fails, nothing more is taken in and nothing is acknowledged; the same batch
+//!   is tried again until it succeeds;
+//! - a full media disk pauses pictures and video only.
+//!
+//! Whatever has a valid envelope and checksum is stored; *unreadable* is a state of its row.
 
-pub mod notice;
+mod answer;
+mod committer;
+mod context;
+mod intake;
+mod notice;
+mod prepare;
+mod spool;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use scc_common::checksum::Checksum;
+use scc_common::clock::SharedClock;
+use scc_common::id::{AgentId, Seq};
+use scc_common::wire::{Gap, MAX_INLINE, Records, Up, UpMessage, WireRecord};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::gate::{Arrived, Charge, Gate};
+use crate::media::Media;
+use crate::store::{LaneKey, MAX_SEQ, RecordKey, Store, StoreError, Write};
+
+use committer::Entry;
+use context::Context;
+use intake::{Task, Workers};
+pub use notice::{CommittedRecord, Notice};
+use prepare::prepare;
+
+/// Bytes that an agent may have in flight while all is well.
+pub const PERMISSION: u32 = 512 * 1024;
+
+/// Where messages down to agents go. The gate in the hub; what records them in a test.
+pub trait Downlink: Send + Sync + 'static {
+    /// Sends a payload to an agent, or drops it silently: everything down is repeatable.
+    fn send(&self, agent: &AgentId, payload: Bytes);
+}
+
+impl Downlink for Gate {
+    fn send(&self, agent: &AgentId, payload: Bytes) {
+        Self::send(self, agent, payload);
+    }
+}
+
+/// How ingest is.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Why the database takes nothing at the moment; none while it does.
+    pub database: Option<String>,
+    /// Why pictures and video are paused; none while they are not.
+    pub media: Option<String>,
+}
+
+/// Numbers that a machine's size decides.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Pictures and video are paused while the media disk has less room than this, bytes.
+    pub media_reserve: u64,
+    /// How often the media disk is looked at.
+    pub media_probe: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            media_reserve: 256 * 1024 * 1024,
+            media_probe: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Why ingest has ended although nobody told it to. The hub then ends too and is started again;
+/// the agents send once more what was not acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The folder of unfinished records cannot be used.
+    #[error("{}: the spool cannot be used: {why}", folder.display())]
+    Spool {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        why: std::io::Error,
+    },
+    /// The database's writer has ended.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// One of ingest's own tasks has ended unexpectedly.
+    #[error("a task of ingest has ended: {0}")]
+    Task(String),
+}
+
+/// What ingest needs to run.
+pub struct Ingest {
+    /// What the gate lets in.
+    pub arrivals: mpsc::Receiver<Arrived>,
+    /// Where answers and acknowledgements go.
+    pub down: Arc<dyn Downlink>,
+    /// The ledger.
+    pub store: Store,
+    /// Pictures and video.
+    pub media: Media,
+    /// Folder of unfinished records.
+    pub spool: PathBuf,
+    /// The time.
+    pub clock: SharedClock,
+    /// Where committed records and `now` are told.
+    pub notices: broadcast::Sender<Arc<Notice>>,
+    /// Where trouble is told.
+    pub status: watch::Sender<Status>,
+    /// Ends it in order: what has been taken in is committed and acknowledged first.
+    pub stop: CancellationToken,
+    /// Sizes.
+    pub limits: Limits,
+}
+
+impl std::fmt::Debug for Ingest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ingest")
+            .field("spool", &self.spool)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Ingest {
+    /// Takes in what arrives until told to stop, or until the gate is gone.
+    ///
+    /// # Errors
+    /// [`IngestError`] if it cannot go on.
+    pub async fn run(self) -> Result<(), IngestError> {
+        let mut arrivals = self.arrivals;
+        let stop = self.stop;
+        let spool = context::open_spool(self.spool, self.clock.wall_ms()).await?;
+        let context = Arc::new(Context::new(
+            self.down,
+            self.store,
+            self.media,
+            spool,
+            self.clock,
+            self.notices,
+            self.status,
+        ));
+        context.probe_media(&self.limits).await;
+
+        let mut tasks: JoinSet<Result<(), IngestError>> = JoinSet::new();
+        let (entries, queue) = mpsc::channel(committer::QUEUE);
+        tasks.spawn(committer::run(Arc::clone(&context), queue, stop.clone()));
+        let watching = CancellationToken::new();
+        tasks.spawn(context::watch_media(
+            Arc::clone(&context),
+            self.limits,
+            watching.clone(),
+        ));
+        let workers = Workers::start(&mut tasks, &context, &entries);
+        for (key, size) in context.spool.whole() {
+            workers.give(Task::Spooled { key, size });
+        }
+        let router = Router {
+            context: Arc::clone(&context),
+            entries,
+            workers,
+        };
+        let ended = loop {
+            tokio::select! {
+                () = stop.cancelled() => break None,
+                // A task ends before it is told to only when it has failed.
+                Some(ended) = tasks.join_next() => break Some(ended),
+                arrived = arrivals.recv() => match arrived {
+                    Some(arrived) => router.take(arrived).await,
+                    None => break None,
+                },
+            }
+        };
+        // In the order of the way: no more goes in, the workers finish, the committer finishes.
+        context.stopping();
+        watching.cancel();
+        drop(router);
+        let mut result = ended.map_or(Ok(()), outcome);
+        while let Some(ended) = tasks.join_next().await {
+            result = result.and(outcome(ended));
+        }
+        result
+    }
+}
+
+fn outcome(
+    ended: Result<Result<(), IngestError>, tokio::task::JoinError>,
+) -> Result<(), IngestError> {
+    ended.map_err(|e| IngestError::Task(e.to_string()))?
+}
+
+/// Decides where each message goes.
+struct Router {
+    context: Arc<Context>,
+    entries: mpsc::Sender<Entry>,
+    workers: Workers,
+}
+
+impl Router {
+    /// Waits while the committer's queue is full: that is the back-pressure.
+    async fn take(&self, arrived: Arrived) {
+        let Arrived {
+            agent,
+            payload,
+            charge,
+        } = arrived;
+        let up = match Up::decode(&payload) {
+            Ok(up) => up,
+            Err(error) => return refused(&agent, &error.to_string()),
+        };
+        if up.agent != agent {
+            return refused(
+                &agent,
+                &format!("the envelope says it is of `{}`", up.agent),
+            );
+        }
+        self.context.met(&agent);
+        let charge = Arc::new(charge);
+        let received_ms = self.context.clock.wall_ms();
+        match up.msg {
+            UpMessage::Hello(hello) => {
+                let hello = Arc::new(hello);
+                let write = Write::Hello {
+                    agent,
+                    hello: Arc::clone(&hello),
+                    received_ms,
+                };
+                self.commit(Entry::new(write, charge).answering(hello))
+                    .await;
+            }
+            UpMessage::Records(records) => self.records(agent, records, charge).await,
+            UpMessage::Part(mut part) => {
+                let gaps = std::mem::take(&mut part.gaps);
+                self.gaps(&agent, gaps, &charge).await;
+                self.workers.give(Task::Part {
+                    agent,
+                    part,
+                    charge,
+                });
+            }
+            UpMessage::Now(now) => self.context.notify(Notice::Now {
+                agent,
+                now: Box::new(now),
+            }),
+        }
+    }
+
+    async fn records(&self, agent: AgentId, records: Records, charge: Arc<Charge>) {
+        self.gaps(&agent, records.gaps, &charge).await;
+        let lane = LaneKey {
+            agent,
+            epoch: records.epoch,
+            stream: records.stream,
+        };
+        let received_ms = self.context.clock.wall_ms();
+        for WireRecord { seq, sum, body } in records.records {
+            let body = Bytes::from(body.into_vec());
+            let key = RecordKey {
+                lane: lane.clone(),
+                seq,
+            };
+            if let Err(why) = valid(seq, sum, &body) {
+                refused(&lane.agent, why);
+                continue;
+            }
+            let charge = Arc::clone(&charge);
+            if lane.stream.is_media() || body.len() > MAX_INLINE {
+                self.workers.give(Task::Record {
+                    key,
+                    sum,
+                    body,
+                    charge,
+                });
+            } else {
+                let ready = prepare(key, sum, body, received_ms);
+                self.commit(Entry::new(Write::Record(Box::new(ready.new)), charge))
+                    .await;
+            }
+        }
+    }
+
+    async fn gaps(&self, agent: &AgentId, gaps: Vec<Gap>, charge: &Arc<Charge>) {
+        if !gaps.is_empty() {
+            let write = Write::Gaps {
+                agent: agent.clone(),
+                gaps,
+                received_ms: self.context.clock.wall_ms(),
+            };
+            self.commit(Entry::new(write, Arc::clone(charge))).await;
+        }
+    }
+
+    async fn commit(&self, entry: Entry) {
+        // The committer has ended: the loop above sees why; what is lost here was not acknowledged.
+        let _ = self.entries.send(entry).await;
+    }
+}
+
+/// Why a record in a valid envelope cannot be taken in.
+fn valid(seq: Seq, sum: Checksum, body: &[u8]) -> Result<(), &'static str> {
+    if seq == 0 || seq > MAX_SEQ {
+        Err("a record's number is out of range")
+    } else if Checksum::of(body) != sum {
+        Err("a record does not match its checksum")
+    } else {
+        Ok(())
+    }
+}
+
+fn refused(agent: &AgentId, why: &str) {
+    metrics::counter!("scc_ingest_refused_total").increment(1);
+    tracing::warn!(%agent, why, "payload refused");
+}

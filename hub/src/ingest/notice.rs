@@ -1,4 +1,8 @@
-//! What ingest tells the rest of the hub: what was committed, and what is so now.
+//! What ingest tells the rest of the hub, after the database has committed.
+//!
+//! A notice is a hint, not a queue: a listener that falls behind (the broadcast channel says so)
+//! reads the database again. `Now` is the exception that nobody stores: it says how things are at
+//! this moment, and the next one is half a minute away.
 
 use scc_common::clock::WallMs;
 use scc_common::id::{AgentId, Epoch, Seq};
@@ -6,29 +10,29 @@ use scc_common::record::RecordBody;
 use scc_common::stream::Stream;
 use scc_common::wire;
 
-/// One piece of news.
+/// One thing that has happened.
 #[derive(Debug, Clone)]
 pub enum Notice {
-    /// Records of one agent are in the database.
+    /// Records that were not stored before are stored now.
     Committed {
         /// Whose.
         agent: AgentId,
-        /// In the order of commit.
+        /// In the order of their ids.
         records: Vec<CommittedRecord>,
     },
-    /// What an agent says is so at this moment; nothing was stored.
+    /// What an agent says is so at this moment.
     Now {
-        /// Whose.
+        /// Who.
         agent: AgentId,
-        /// What it says.
+        /// What it says, stills included.
         now: Box<wire::Now>,
     },
 }
 
-/// A record that is in the database.
+/// One record as it was stored.
 #[derive(Debug, Clone)]
 pub struct CommittedRecord {
-    /// Its row.
+    /// Its place in the ledger; grows with every commit.
     pub id: i64,
     /// Its stream.
     pub stream: Stream,
@@ -38,8 +42,8 @@ pub struct CommittedRecord {
     pub seq: Seq,
     /// When the hub received it.
     pub received_ms: WallMs,
-    /// What it says; none if it cannot be read.
+    /// What it says, with the bytes of a picture or video left out; none if it is unreadable.
     pub body: Option<RecordBody>,
-    /// Path of its file, for pictures and video.
+    /// Where its picture or video is, for [`crate::media::Media::get`].
     pub media: Option<String>,
 }

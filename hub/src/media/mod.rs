@@ -1,38 +1,305 @@
-//! Pictures and video.
+//! Pictures and video as files below one folder.
+//!
+//! The path of a file follows from the record alone (who, stream, day of capture, epoch, number,
+//! checksum), so storing a record again writes the same file again, and two different bodies under
+//! one identity never share a file. What [`Media::put`] returned `Ok` for survives a power cut:
+//! file and folders are fsynced before.
+
+pub mod split;
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Location;
+use object_store::{ObjectStoreExt, PutPayload};
+use scc_common::checksum::Checksum;
+use scc_common::clock::WallMs;
+use scc_common::id::{AgentId, Epoch, Seq};
+use scc_common::stream::Stream;
 
-/// Why media cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("media cannot be read: {0}")]
-pub struct MediaError(String);
-
-/// The media store.
-#[derive(Debug, Clone)]
-pub struct Media {
-    root: std::path::PathBuf,
+/// What is in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaKind {
+    /// A JPEG picture.
+    Jpeg,
+    /// A fragmented MP4 file.
+    Mp4,
+    /// A whole record body that this program cannot take apart.
+    Body,
 }
 
+impl MediaKind {
+    const fn extension(self) -> &'static str {
+        match self {
+            Self::Jpeg => "jpg",
+            Self::Mp4 => "mp4",
+            Self::Body => "bin",
+        }
+    }
+}
+
+/// Why media cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaError {
+    /// The folder cannot be used.
+    #[error("{}: the media folder cannot be used: {why}", root.display())]
+    Root {
+        /// The folder.
+        root: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// There is no such file.
+    #[error("media `{0}` is missing")]
+    Missing(String),
+    /// No room.
+    #[error("no room for media: {0}")]
+    Full(String),
+    /// The disk refused or failed.
+    #[error("the media disk failed: {0}")]
+    Io(String),
+}
+
+/// The folder of pictures and video; cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Media {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: PathBuf,
+    files: LocalFileSystem,
+    /// Folders that this process knows to be durable. `object_store` fsyncs the folders that it
+    /// makes, but not one that another upload has made a moment earlier and not yet fsynced.
+    durable: Mutex<HashSet<PathBuf>>,
+}
+
+/// Beyond this many known folders the set is forgotten: a few fsyncs more, no growth for ever.
+const MAX_KNOWN: usize = 10_000;
+
 impl Media {
-    /// Opens a folder.
+    /// Opens the folder, creates it where there is none.
     ///
     /// # Errors
-    /// [`MediaError`] if it cannot be made.
-    pub fn open(root: &std::path::Path) -> Result<Self, MediaError> {
-        std::fs::create_dir_all(root).map_err(|e| MediaError(e.to_string()))?;
-        Ok(Self {
+    /// [`MediaError::Root`] if it cannot be used.
+    pub fn open(root: &Path) -> Result<Self, MediaError> {
+        let unusable = |why: String| MediaError::Root {
             root: root.to_path_buf(),
+            why,
+        };
+        std::fs::create_dir_all(root).map_err(|e| unusable(e.to_string()))?;
+        let root = root.canonicalize().map_err(|e| unusable(e.to_string()))?;
+        let files = LocalFileSystem::new_with_prefix(&root)
+            .map_err(|e| unusable(e.to_string()))?
+            .with_fsync(true);
+        Ok(Self {
+            inner: Arc::new(Inner {
+                root,
+                files,
+                durable: Mutex::new(HashSet::new()),
+            }),
         })
     }
 
-    /// The bytes of a file.
+    /// Where the file of a record belongs:
+    /// `agents/<agent>/<stream>/<yyyy-mm-dd>/<epoch>-<seq>-<checksum>.<ext>`, the day in UTC, or
+    /// `undated` for a body whose time cannot be read.
+    #[must_use]
+    pub fn path(
+        agent: &AgentId,
+        stream: Stream,
+        epoch: Epoch,
+        seq: Seq,
+        sum: Checksum,
+        captured_ms: Option<WallMs>,
+        kind: MediaKind,
+    ) -> String {
+        let day = captured_ms
+            .and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok())
+            .map_or_else(
+                || "undated".to_owned(),
+                |t| t.to_zoned(jiff::tz::TimeZone::UTC).date().to_string(),
+            );
+        format!(
+            "agents/{agent}/{stream}/{day}/{epoch}-{seq}-{sum}.{}",
+            kind.extension()
+        )
+    }
+
+    /// Writes a file; it is durable when this returns `Ok`. An existing file is replaced at once.
     ///
     /// # Errors
-    /// [`MediaError`] if there is no such file.
-    pub async fn read(&self, path: &str) -> Result<Bytes, MediaError> {
-        let bytes = tokio::fs::read(self.root.join(path)).await;
-        bytes
-            .map(Bytes::from)
-            .map_err(|e| MediaError(e.to_string()))
+    /// [`MediaError::Full`] or [`MediaError::Io`].
+    pub async fn put(&self, path: &str, bytes: Bytes) -> Result<(), MediaError> {
+        let location = location(path)?;
+        let media = self.clone();
+        let folder = Path::new(path).parent().map(Path::to_path_buf);
+        tokio::task::spawn_blocking(move || {
+            folder.map_or(Ok(()), |folder| media.durable_folder(&folder))
+        })
+        .await
+        .map_err(|e| MediaError::Io(e.to_string()))??;
+        self.inner
+            .files
+            .put(&location, PutPayload::from_bytes(bytes))
+            .await
+            .map(|_| ())
+            .map_err(|e| failed(path, &e))
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`MediaError::Missing`] or [`MediaError::Io`].
+    pub async fn get(&self, path: &str) -> Result<Bytes, MediaError> {
+        let found = self.inner.files.get(&location(path)?).await;
+        match found {
+            Ok(found) => found.bytes().await.map_err(|e| failed(path, &e)),
+            Err(e) => Err(failed(path, &e)),
+        }
+    }
+
+    /// Whether the file is there and not empty. Asks the disk: call it from a blocking thread.
+    #[must_use]
+    pub fn is_there(&self, path: &str) -> bool {
+        location(path).is_ok_and(|location| {
+            std::fs::metadata(self.inner.root.join(location.as_ref()))
+                .is_ok_and(|meta| meta.is_file() && meta.len() > 0)
+        })
+    }
+
+    /// Room left for files, bytes; none if the disk does not say. Asks the disk.
+    #[must_use]
+    pub fn free_bytes(&self) -> Option<u64> {
+        let stat = rustix::fs::statvfs(&self.inner.root).ok()?;
+        stat.f_bavail.checked_mul(stat.f_frsize)
+    }
+
+    /// Makes a folder below the root, and fsyncs it and each one above it, once per process.
+    fn durable_folder(&self, below_root: &Path) -> Result<(), MediaError> {
+        // Held during the fsyncs on purpose: who finds a folder in the set may rely on it.
+        let mut durable = self
+            .inner
+            .durable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if durable.contains(below_root) {
+            return Ok(());
+        }
+        if durable.len() >= MAX_KNOWN {
+            durable.clear();
+        }
+        let full = self.inner.root.join(below_root);
+        let sync = || -> std::io::Result<()> {
+            std::fs::create_dir_all(&full)?;
+            for folder in full.ancestors() {
+                File::open(folder)?.sync_all()?;
+                if folder == self.inner.root {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        sync().map_err(|e| io(&e))?;
+        durable.insert(below_root.to_path_buf());
+        Ok(())
+    }
+}
+
+fn location(path: &str) -> Result<Location, MediaError> {
+    Location::parse(path).map_err(|_| MediaError::Missing(path.to_owned()))
+}
+
+fn io(error: &std::io::Error) -> MediaError {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            MediaError::Full(error.to_string())
+        }
+        _ => MediaError::Io(error.to_string()),
+    }
+}
+
+fn failed(path: &str, error: &object_store::Error) -> MediaError {
+    if matches!(error, object_store::Error::NotFound { .. }) {
+        return MediaError::Missing(path.to_owned());
+    }
+    // object_store wraps the system's error; how deep depends on the step that failed.
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = source {
+        if let Some(system) = e.downcast_ref::<std::io::Error>() {
+            return io(system);
+        }
+        source = e.source();
+    }
+    MediaError::Io(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(sum: &[u8], captured_ms: Option<WallMs>) -> String {
+        Media::path(
+            &AgentId::new("rsud").unwrap(),
+            Stream::Snapshot,
+            Epoch(255),
+            7,
+            Checksum::of(sum),
+            captured_ms,
+            MediaKind::Jpeg,
+        )
+    }
+
+    #[test]
+    fn a_path_says_whose_when_and_which_and_differs_for_a_different_body() {
+        let one = path(b"one", Some(1_764_547_200_000));
+        assert!(
+            one.starts_with("agents/rsud/snapshot/2025-12-01/00000000000000ff-7-"),
+            "{one}"
+        );
+        assert_ne!(one, path(b"two", Some(1_764_547_200_000)));
+        assert!(path(b"one", None).contains("/undated/"));
+        assert!(path(b"one", Some(i64::MAX)).contains("/undated/"));
+    }
+
+    #[tokio::test]
+    async fn a_file_comes_back_and_a_missing_one_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let media = Media::open(&dir.path().join("media")).unwrap();
+        let path = path(b"x", Some(0));
+        assert!(!media.is_there(&path));
+        assert!(matches!(
+            media.get(&path).await,
+            Err(MediaError::Missing(_))
+        ));
+        media.put(&path, Bytes::from_static(b"a")).await.unwrap();
+        media.put(&path, Bytes::from_static(b"bc")).await.unwrap();
+        assert_eq!(media.get(&path).await.unwrap(), "bc");
+        assert!(media.is_there(&path));
+        assert!(media.free_bytes().is_some_and(|n| n > 0));
+    }
+
+    #[tokio::test]
+    async fn a_path_cannot_leave_the_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("secret"), b"s").unwrap();
+        let media = Media::open(&dir.path().join("media")).unwrap();
+        for evil in ["../secret", "/../secret", "agents/../../secret"] {
+            assert!(media.get(evil).await.is_err(), "{evil}");
+            assert!(!media.is_there(evil), "{evil}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_a_broken_one() {
+        let full = std::io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
+        assert!(matches!(io(&full), MediaError::Full(_)));
+        let broken = std::io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
+        assert!(matches!(io(&broken), MediaError::Io(_)));
     }
 }

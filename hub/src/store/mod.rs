@@ -2,35 +2,43 @@
 //! is in this module; none of its types is in a signature that leaves it.
 //!
 //! `ledger` is the write path of ingest, `fleet` the register, `people` users and sessions, `views`
-//! what pages and API read.
+//! what pages and API read, `follow` what `tail` and `backup` need.
+//!
+//! Promises: what [`Store::write`] returned `Ok` for survives a power cut; a read sees one moment of
+//! the database, however many statements it is made of; a write never waits for a reader, nor a
+//! reader for a write.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
-
+mod error;
 pub mod fleet;
+mod follow;
+mod ledger;
+mod open;
 pub mod people;
+mod ranges;
 pub mod views;
 
-/// Why the database did not do what was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum StoreError {
-    /// SQLite refused.
-    #[error("the database refused: {0}")]
-    Database(String),
-    /// The hub is stopping.
-    #[error("the database is closed")]
-    Closed,
-}
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.to_string())
-    }
-}
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
-/// The database. Cheap to clone.
+pub use error::StoreError;
+pub(crate) use follow::backup;
+pub use follow::{BackupReport, Followed, Follower};
+pub use ledger::{
+    Commit, LaneKey, LaneWants, MAX_SEQ, NewRecord, Outcome, RecordKey, StoredBody, Write,
+};
+
+/// Readers at one time. More wait; a page's reads take milliseconds.
+const READERS: usize = 4;
+
+/// Writes that wait for the writer. More wait outside, which is the back-pressure.
+const WRITES: usize = 64;
+
+type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// A handle on the database; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -39,80 +47,125 @@ pub struct Store {
 #[derive(Debug)]
 struct Inner {
     file: PathBuf,
-    writer: Mutex<Connection>,
+    writer: mpsc::Sender<Job>,
     readers: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+    lanes: Mutex<ledger::Lanes>,
 }
 
 impl Store {
-    /// Opens the database, creating or upgrading it.
+    /// Opens the database, creates it where there is none, and brings its schema up to date.
     ///
     /// # Errors
-    /// [`StoreError`] if the file cannot be opened or is not this program's database.
-    pub fn open(file: &Path) -> Result<Self, StoreError> {
-        let writer = Connection::open(file)?;
-        writer.busy_timeout(std::time::Duration::from_secs(10))?;
-        writer.pragma_update(None, "journal_mode", "wal")?;
-        writer.pragma_update(None, "synchronous", "full")?;
-        writer.pragma_update(None, "foreign_keys", true)?;
-        let version: i64 = writer.pragma_query_value(None, "user_version", |r| r.get(0))?;
-        if version == 0 {
-            writer.execute_batch(&format!(
-                "BEGIN; {} PRAGMA user_version = 1; COMMIT;",
-                include_str!("schema.sql")
-            ))?;
-        }
+    /// [`StoreError::Open`] if the file cannot be used, [`StoreError::TooNew`] if a newer version
+    /// of this program wrote it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let mut connection = open::writer(path)?;
+        let (writer, mut jobs) = mpsc::channel::<Job>(WRITES);
+        std::thread::Builder::new()
+            .name("store-writer".into())
+            .spawn(move || {
+                while let Some(job) = jobs.blocking_recv() {
+                    job(&mut connection);
+                }
+            })
+            .map_err(|e| StoreError::open(path, e.to_string()))?;
         Ok(Self {
             inner: Arc::new(Inner {
-                file: file.to_path_buf(),
-                writer: Mutex::new(writer),
+                file: path.to_path_buf(),
+                writer,
                 readers: Mutex::new(Vec::new()),
+                permits: Semaphore::new(READERS),
+                lanes: Mutex::new(ledger::Lanes::default()),
             }),
         })
     }
 
-    pub(in crate::store) async fn read<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
+    /// Runs queries that see one moment of the database.
+    ///
+    /// # Errors
+    /// [`StoreError`], by kind of trouble.
+    pub(in crate::store) async fn read<T, F>(&self, queries: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let _permit = self
+            .inner
+            .permits
+            .acquire()
+            .await
+            .map_err(|_| StoreError::Closed)?;
         let inner = Arc::clone(&self.inner);
         tokio::task::spawn_blocking(move || {
-            let idle = inner
-                .readers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .pop();
+            let idle = lock(&inner.readers).pop();
             let connection = match idle {
                 Some(connection) => connection,
-                None => {
-                    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-                    Connection::open_with_flags(&inner.file, flags)?
-                }
+                None => open::reader(&inner.file)?,
             };
-            let result = f(&connection);
-            inner
-                .readers
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(connection);
+            let result = moment(&connection, queries);
+            // A connection that has just failed may be in any condition; the next read opens anew.
+            if result.is_ok() {
+                lock(&inner.readers).push(connection);
+            }
             Ok(result?)
         })
         .await
         .map_err(|_| StoreError::Closed)?
     }
 
-    pub(in crate::store) async fn write<T: Send + 'static>(
-        &self,
-        f: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || {
-            let mut writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let tx = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let result = f(&tx)?;
-            tx.commit()?;
-            Ok(result)
-        })
-        .await
-        .map_err(|_| StoreError::Closed)?
+    /// Runs one transaction on the writer. It is durable when this returns `Ok`, and has left no
+    /// trace when this returns an error.
+    ///
+    /// # Errors
+    /// [`StoreError`], by kind of trouble.
+    pub(in crate::store) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (reply, result) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            let done = transaction(connection, work);
+            // Who asked may have gone away; the transaction stands either way.
+            let _ = reply.send(done);
+        });
+        self.inner
+            .writer
+            .send(job)
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        Ok(result.await.map_err(|_| StoreError::Closed)??)
     }
+}
+
+fn moment<T>(
+    connection: &Connection,
+    queries: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let snapshot = connection.unchecked_transaction()?;
+    let value = queries(&snapshot)?;
+    snapshot.finish()?;
+    Ok(value)
+}
+
+fn transaction<T>(
+    connection: &mut Connection,
+    work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let value = work(&transaction)?;
+    transaction.commit()?;
+    Ok(value)
+}
+
+/// The guarded values are replaced as a whole or append-only, so a panic elsewhere leaves them usable.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A count or a record's number as the database has it: SQLite's integers are signed, and none of
+/// ours is negative.
+fn number(stored: i64) -> u64 {
+    u64::try_from(stored).unwrap_or(0)
 }

@@ -31,8 +31,11 @@ CREATE TABLE record (
   device TEXT, declared INTEGER NOT NULL,     -- declared = 0: the register did not know the device then
   boot BLOB, mono_ms INTEGER, wall_ms INTEGER, quality TEXT,
   received_ms INTEGER NOT NULL,
-  body BLOB, media TEXT,                      -- exactly one of the two: the body, or the path of its file
-  UNIQUE (agent, epoch, stream, seq), CHECK ((body IS NULL) <> (media IS NULL))
+  -- body alone: the whole body. media alone: the path of a file with the whole body (`.bin`).
+  -- Both: the body with its picture or video left out, and the path of the file that holds that;
+  -- put together they give the body back byte for byte (checked against sum before the row is written).
+  body BLOB, media TEXT,
+  UNIQUE (agent, epoch, stream, seq), CHECK (body IS NOT NULL OR media IS NOT NULL)
 ) STRICT;
 CREATE INDEX record_device ON record (agent, device, stream, wall_ms);
 CREATE INDEX record_received ON record (agent, received_ms);
@@ -45,7 +48,8 @@ CREATE TABLE lane (
   PRIMARY KEY (agent, epoch, stream)
 ) STRICT, WITHOUT ROWID;
 
--- stored beats gap: numbers inside a gap that are stored after all do not count as lost
+-- stored beats gap: a range here never holds a number that is stored, and no two ranges of a lane
+-- overlap, so sum(last - first + 1) is what is lost. A record that turns up later shrinks its gap.
 CREATE TABLE gap (
   agent TEXT NOT NULL, epoch INTEGER NOT NULL, stream INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
   reason TEXT NOT NULL, at_ms INTEGER NOT NULL, received_ms INTEGER NOT NULL,
@@ -54,7 +58,8 @@ CREATE TABLE gap (
 
 CREATE TABLE conflict (                        -- the same key with another checksum: both are kept
   agent TEXT NOT NULL, epoch INTEGER NOT NULL, stream INTEGER NOT NULL, seq INTEGER NOT NULL, sum BLOB NOT NULL,
-  body BLOB NOT NULL, received_ms INTEGER NOT NULL, PRIMARY KEY (agent, epoch, stream, seq, sum)
+  body BLOB, media TEXT,                       -- as in record
+  received_ms INTEGER NOT NULL, PRIMARY KEY (agent, epoch, stream, seq, sum), CHECK (body IS NOT NULL OR media IS NOT NULL)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE duplicate (                       -- counted per agent, stream and local day of arrival

@@ -35,7 +35,7 @@ pub(crate) async fn stored(
         Stream::Segment => "video/mp4",
         _ => return Err(Refused::NotFound),
     };
-    let bytes = app.media.read(&at.path).await.map_err(Refused::broken)?;
+    let bytes = app.media.get(&at.path).await.map_err(Refused::broken)?;
     Ok(answer(kind, "private, max-age=86400, immutable", bytes))
 }
 

@@ -16,12 +16,14 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use scc_common::clock::SharedClock;
 use scc_common::identity::{self, IdentityError};
 use scc_common::lang::Lang;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::config;
 use crate::fleet::{Fleet, Snapshot};
+use crate::ingest;
 use crate::media::Media;
 use crate::store::Store;
 
@@ -34,13 +36,13 @@ mod limit;
 mod login;
 mod media;
 mod ops;
-mod overview;
+pub(crate) mod overview;
 mod page;
 pub mod password;
 mod refuse;
 mod session;
 mod site;
-mod text;
+pub(crate) mod text;
 
 use refuse::Refused;
 use text::T;
@@ -77,8 +79,8 @@ pub struct Parts {
     pub clock: SharedClock,
     /// The process's own numbers.
     pub metrics: PrometheusHandle,
-    /// Ingest's task, asked by `/healthz`.
-    pub ingest: tokio::task::AbortHandle,
+    /// How ingest is, asked by `/healthz`.
+    pub ingest: watch::Receiver<ingest::Status>,
     /// Ends the event streams when the hub stops.
     pub stop: CancellationToken,
 }
@@ -96,7 +98,7 @@ pub(crate) struct Inner {
     pub(crate) media: Media,
     pub(crate) clock: SharedClock,
     metrics: PrometheusHandle,
-    ingest: tokio::task::AbortHandle,
+    ingest: watch::Receiver<ingest::Status>,
     stop: CancellationToken,
     limit: limit::LoginLimit,
 }

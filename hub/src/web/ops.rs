@@ -38,8 +38,12 @@ pub(crate) async fn healthz(State(app): State<App>) -> Response {
         )
             .into_response();
     }
-    if app.ingest.is_finished() {
+    // what is wrong in detail is for the log and for operators, not for whoever asks
+    if app.ingest.has_changed().is_err() {
         return (StatusCode::SERVICE_UNAVAILABLE, "ingest has stopped\n").into_response();
+    }
+    if app.ingest.borrow().database.is_some() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "ingest cannot store\n").into_response();
     }
     "ok\n".into_response()
 }

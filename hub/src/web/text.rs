@@ -413,9 +413,18 @@ mod tests {
     #[test]
     fn both_languages_have_every_key_and_no_empty_word() {
         assert_eq!(keys(ID_FTL), keys(EN_FTL));
+        let names: BTreeSet<&str> = ID_FTL
+            .split("{ $")
+            .skip(1)
+            .filter_map(|rest| rest.split([' ', '}']).next())
+            .collect();
+        let args = names
+            .iter()
+            .map(|n| (Cow::Owned((*n).to_owned()), FluentValue::from(2)));
+        let args: HashMap<Cow<'static, str>, FluentValue<'_>> = args.collect();
         for key in keys(ID_FTL) {
             for lang in [Lang::Id, Lang::En] {
-                let word = LOCALES.lookup(t(lang).locale(), &key);
+                let word = LOCALES.lookup_with_args(t(lang).locale(), &key, &args);
                 assert!(
                     !word.trim().is_empty() && !word.contains("Unknown localization"),
                     "{key}: {word}"

@@ -21,7 +21,14 @@ fn inbound(bytes: &[u8]) -> Inbound {
 /// CONNECT with these flags, keep alive 30 s.
 fn connect(level: u8, flags: u8, client_id: &str, rest: &[u8]) -> Vec<u8> {
     let mut body = b"\0\x04MQTT".to_vec();
-    body.extend([level, flags, 0, 30, 0, u8::try_from(client_id.len()).unwrap()]);
+    body.extend([
+        level,
+        flags,
+        0,
+        30,
+        0,
+        u8::try_from(client_id.len()).unwrap(),
+    ]);
     body.extend(client_id.as_bytes());
     body.extend(rest);
     let mut packet = vec![0x10, u8::try_from(body.len()).unwrap()];
@@ -97,10 +104,20 @@ fn connect_is_refused_for_the_reason_that_it_has() {
     assert_eq!(refused(&connect(4, 2, "", b"")), "client_id");
     assert_eq!(refused(&connect(4, 0, "rsud", b"")), "persistent");
     assert_eq!(refused(&connect(4, 6, "rsud", b"\0\x01a\0\x01b")), "will");
-    for (seconds, fine) in [(0_u16, false), (4, false), (5, true), (300, true), (301, false)] {
+    for (seconds, fine) in [
+        (0_u16, false),
+        (4, false),
+        (5, true),
+        (300, true),
+        (301, false),
+    ] {
         let mut packet = connect(4, 2, "rsud", b"");
         packet[10..12].copy_from_slice(&seconds.to_be_bytes());
-        let expected = if fine { Ok(seconds) } else { Err(Refusal::KeepAlive(seconds)) };
+        let expected = if fine {
+            Ok(seconds)
+        } else {
+            Err(Refusal::KeepAlive(seconds))
+        };
         assert_eq!(rules.connect(inbound(&packet)), expected);
     }
     assert_eq!(refused(&[0xC0, 0]), "order");
@@ -124,7 +141,14 @@ fn what_agents_do_not_need_is_refused_by_its_first_byte() {
 fn foreign_topics_and_filters_are_refused() {
     let rules = Rules::new(agent());
     for foreign in [
-        "scc/up/psc", "scc/up/rsud/x", "scc/up/", "scc/up/+", "#", "$SYS/x", "scc/down/rsud", "",
+        "scc/up/psc",
+        "scc/up/rsud/x",
+        "scc/up/",
+        "scc/up/+",
+        "#",
+        "$SYS/x",
+        "scc/down/rsud",
+        "",
     ] {
         let Inbound::Publish { publish, .. } = inbound(&publish(0x32, foreign, b"x")) else {
             panic!("no publish");
@@ -155,14 +179,22 @@ fn a_payload_may_be_as_long_as_the_wire_allows_and_no_longer() {
         other => panic!("{other:?}"),
     };
     assert_eq!(check(wire::MAX_PAYLOAD), Ok(()));
-    assert!(matches!(check(wire::MAX_PAYLOAD + 1), Err(Refusal::TooLarge(_))));
-    assert!(matches!(check(wire::MAX_PAYLOAD + 1024), Err(Refusal::TooLarge(_))));
+    assert!(matches!(
+        check(wire::MAX_PAYLOAD + 1),
+        Err(Refusal::TooLarge(_))
+    ));
+    assert!(matches!(
+        check(wire::MAX_PAYLOAD + 1024),
+        Err(Refusal::TooLarge(_))
+    ));
 }
 
 #[test]
 fn names_from_strangers_cannot_move_a_terminals_cursor() {
     let rules = Rules::new(agent());
-    let error = rules.connect(inbound(&connect(4, 2, "a\x1b[2J\n", b""))).unwrap_err();
+    let error = rules
+        .connect(inbound(&connect(4, 2, "a\x1b[2J\n", b"")))
+        .unwrap_err();
     assert!(!error.to_string().contains(['\x1b', '\n']));
 }
 

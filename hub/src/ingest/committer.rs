@@ -1,0 +1,226 @@
+//! The committer: gathers what is ready into transactions, and speaks only after they are durable.
+//!
+//! It waits for nothing: an idle database commits one record at once, a busy one gathers what comes
+//! meanwhile, up to [`BATCH`] writes or the ledger's 50 ms.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use scc_common::id::AgentId;
+use scc_common::wire::{Hello, LaneAck};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::context::Context;
+use super::{CommittedRecord, IngestError, Notice, answer};
+use crate::gate::Charge;
+use crate::store::{Commit, Outcome, RecordKey, StoreError, StoredBody, Write};
+
+/// Writes that wait for the next transaction.
+pub(super) const QUEUE: usize = 1_000;
+
+/// Writes in one transaction.
+const BATCH: usize = 500;
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// One write on its way, with what is owed when it is durable.
+pub(super) struct Entry {
+    write: Arc<Write>,
+    /// To be answered when its gaps are noted.
+    hello: Option<Arc<Hello>>,
+    /// To be removed from the spool when it is stored.
+    spooled: Option<RecordKey>,
+    /// The gate's memory; given back on drop.
+    _charge: Arc<Charge>,
+}
+
+impl Entry {
+    pub(super) fn new(write: Write, charge: Arc<Charge>) -> Self {
+        Self {
+            write: Arc::new(write),
+            hello: None,
+            spooled: None,
+            _charge: charge,
+        }
+    }
+
+    pub(super) fn answering(mut self, hello: Arc<Hello>) -> Self {
+        self.hello = Some(hello);
+        self
+    }
+
+    pub(super) fn spooled(mut self, key: Option<RecordKey>) -> Self {
+        self.spooled = key;
+        self
+    }
+}
+
+/// Commits until the queue is closed and empty. When told to stop while the database fails, leaves
+/// the rest: it was not acknowledged.
+pub(super) async fn run(
+    context: Arc<Context>,
+    mut queue: mpsc::Receiver<Entry>,
+    stop: CancellationToken,
+) -> Result<(), IngestError> {
+    let mut pending: VecDeque<Entry> = VecDeque::new();
+    let mut answers = JoinSet::new();
+    let mut wait = FIRST_WAIT;
+    loop {
+        if pending.is_empty() {
+            match queue.recv().await {
+                Some(entry) => pending.push_back(entry),
+                None => break,
+            }
+        }
+        while pending.len() < BATCH
+            && let Ok(entry) = queue.try_recv()
+        {
+            pending.push_back(entry);
+        }
+        while answers.try_join_next().is_some() {}
+        let writes = pending.iter().map(|e| Arc::clone(&e.write)).collect();
+        match context.store.commit(writes).await {
+            Ok(commit) => {
+                wait = FIRST_WAIT;
+                context.database(None);
+                let done = pending.drain(..commit.outcomes.len()).collect();
+                settle(&context, commit, done, &mut answers).await;
+            }
+            Err(StoreError::Closed) => return Err(StoreError::Closed.into()),
+            Err(StoreError::Refused(_) | StoreError::Sql(_)) => {
+                one_by_one(&context, &mut pending, &mut answers).await?;
+            }
+            Err(error) => {
+                context.database(Some(error.to_string()));
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = tokio::time::sleep(wait) => {}
+                }
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+    }
+    while answers.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Something in the batch is more than the schema bears. It must not hold up the others: each is
+/// committed alone, and a record that is refused even then is stored as unreadable, which derives
+/// nothing from it.
+async fn one_by_one(
+    context: &Arc<Context>,
+    pending: &mut VecDeque<Entry>,
+    answers: &mut JoinSet<()>,
+) -> Result<(), IngestError> {
+    while let Some(mut entry) = pending.pop_front() {
+        let mut result = context.store.commit(vec![Arc::clone(&entry.write)]).await;
+        if let Err(StoreError::Refused(why) | StoreError::Sql(why)) = &result {
+            tracing::error!(why, "a record is more than the schema bears");
+            metrics::counter!("scc_ingest_refused_total").increment(1);
+            let Write::Record(new) = entry.write.as_ref() else {
+                continue;
+            };
+            let mut new = new.clone();
+            new.said = None;
+            entry.write = Arc::new(Write::Record(new));
+            result = context.store.commit(vec![Arc::clone(&entry.write)]).await;
+        }
+        match result {
+            Ok(commit) => settle(context, commit, vec![entry], answers).await,
+            Err(StoreError::Closed) => return Err(StoreError::Closed.into()),
+            Err(StoreError::Refused(_) | StoreError::Sql(_)) => {}
+            Err(_) => {
+                pending.push_front(entry);
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The transaction is durable: acknowledges, answers, tells, and lets go.
+async fn settle(
+    context: &Arc<Context>,
+    commit: Commit,
+    done: Vec<Entry>,
+    answers: &mut JoinSet<()>,
+) {
+    let mut acks: BTreeMap<AgentId, (bool, Vec<LaneAck>)> = BTreeMap::new();
+    for (agent, lane) in commit.lanes {
+        acks.entry(agent).or_default().1.push(lane);
+    }
+    let mut notices: BTreeMap<AgentId, Vec<CommittedRecord>> = BTreeMap::new();
+    let mut spooled = Vec::new();
+    for (entry, outcome) in done.iter().zip(&commit.outcomes) {
+        spooled.extend(entry.spooled.clone());
+        match (entry.write.as_ref(), outcome) {
+            (Write::Record(new), Outcome::Stored(id)) => {
+                let lane = &new.key.lane;
+                metrics::counter!("scc_ingest_stored_total", "stream" => lane.stream.name())
+                    .increment(1);
+                if new.said.is_none() {
+                    metrics::counter!("scc_ingest_unreadable_total").increment(1);
+                }
+                let record = CommittedRecord {
+                    id: *id,
+                    stream: lane.stream,
+                    epoch: lane.epoch,
+                    seq: new.key.seq,
+                    received_ms: new.received_ms,
+                    body: new.said.clone(),
+                    media: match &new.body {
+                        StoredBody::Row(_) => None,
+                        StoredBody::File(media) | StoredBody::Split { media, .. } => {
+                            Some(media.clone())
+                        }
+                    },
+                };
+                notices.entry(lane.agent.clone()).or_default().push(record);
+            }
+            (Write::Record(new), Outcome::Conflict) => {
+                let lane = &new.key.lane;
+                metrics::counter!("scc_ingest_conflicts_total").increment(1);
+                tracing::error!(
+                    agent = %lane.agent, epoch = %lane.epoch, stream = %lane.stream, seq = new.key.seq,
+                    "another body is stored under this identity; both are kept"
+                );
+                acks.entry(lane.agent.clone()).or_default().0 = true;
+            }
+            (_, Outcome::Duplicate) => {
+                metrics::counter!("scc_ingest_duplicates_total").increment(1);
+            }
+            _ => {}
+        }
+    }
+    if !spooled.is_empty() {
+        let shared = Arc::clone(context);
+        let removal = tokio::task::spawn_blocking(move || {
+            for key in spooled {
+                if let Err(error) = shared.spool.remove(&key) {
+                    tracing::warn!(%error, "a file cannot be removed from the spool");
+                }
+            }
+        });
+        // Before the acks, which tell what is still spooled.
+        let _ = removal.await;
+    }
+    for (agent, (new_epoch, lanes)) in acks {
+        context.ack(&agent, new_epoch, lanes);
+    }
+    for (agent, records) in notices {
+        context.notify(Notice::Committed { agent, records });
+    }
+    for entry in done {
+        if let (Write::Hello { agent, .. }, Some(hello)) = (entry.write.as_ref(), &entry.hello) {
+            answers.spawn(answer::send(
+                Arc::clone(context),
+                agent.clone(),
+                Arc::clone(hello),
+            ));
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What can go wrong with the database, told by what can be done about it.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+/// Why the database did not do as asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The file cannot be opened or created.
+    #[error("{}: the database cannot be opened: {why}", file.display())]
+    Open {
+        /// The file.
+        file: PathBuf,
+        /// What the system or SQLite said.
+        why: String,
+    },
+    /// A newer version of this program has written the file.
+    #[error("{}: the database has schema {found}; this program knows up to {known}, so start the version that wrote it", file.display())]
+    TooNew {
+        /// The file.
+        file: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema of this program.
+        known: i64,
+    },
+    /// Another process held the database for too long; try again.
+    #[error("the database is locked by another process: {0}")]
+    Busy(String),
+    /// No room; try again when there is.
+    #[error("the disk of the database is full: {0}")]
+    Full(String),
+    /// The disk failed; try again, and look at the disk.
+    #[error("the disk of the database failed: {0}")]
+    Io(String),
+    /// The file is damaged: restore a backup, the agents fill the rest.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// A rule of the schema refuses the change (a name is taken, a reference dangles).
+    #[error("the database refuses the change: {0}")]
+    Refused(String),
+    /// Anything else that SQLite says; a defect of this program.
+    #[error("the database cannot do that: {0}")]
+    Sql(String),
+    /// The writer has ended.
+    #[error("the database is closed")]
+    Closed,
+}
+
+impl StoreError {
+    pub(super) fn open(file: &Path, why: impl Into<String>) -> Self {
+        Self::Open {
+            file: file.to_path_buf(),
+            why: why.into(),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        let text = error.to_string();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(text),
+            Some(ErrorCode::DiskFull) => Self::Full(text),
+            Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::ReadOnly) => {
+                Self::Io(text)
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => Self::Damaged(text),
+            Some(ErrorCode::ConstraintViolation) => Self::Refused(text),
+            _ => Self::Sql(text),
+        }
+    }
+}

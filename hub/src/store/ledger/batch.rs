@@ -1,0 +1,251 @@
+//! One transaction's work: the writes in their order, then the lanes that they touched.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use rusqlite::{Connection, OptionalExtension, params};
+use scc_common::clock::WallMs;
+use scc_common::id::{AgentId, Epoch, Seq};
+use scc_common::record::Content;
+use scc_common::stream::Stream;
+use scc_common::wire::{Gap, Hello};
+use tokio::time::Instant;
+
+use super::lanes::Lanes;
+use super::record::{self, Insert};
+use super::{Commit, LaneKey, MAX_SEQ, NewRecord, Outcome, RecordKey, Write, derive};
+
+/// How long a transaction may take in more writes.
+const CEILING: Duration = Duration::from_millis(50);
+
+/// What of a lane the batch has touched.
+#[derive(Default)]
+struct Touched {
+    /// Numbers that the agent sent; if any, the lane is acknowledged.
+    seqs: Vec<Seq>,
+    /// Acknowledge the lane even without a number.
+    ack: bool,
+    at_ms: WallMs,
+}
+
+struct Batch<'a> {
+    c: &'a Connection,
+    lanes: &'a mut Lanes,
+    touched: BTreeMap<LaneKey, Touched>,
+    zone: Option<TimeZone>,
+}
+
+pub(super) fn run(
+    c: &Connection,
+    lanes: &mut Lanes,
+    writes: &[Arc<Write>],
+) -> rusqlite::Result<Commit> {
+    let begun = Instant::now();
+    let mut batch = Batch {
+        c,
+        lanes,
+        touched: BTreeMap::new(),
+        zone: None,
+    };
+    let mut outcomes = Vec::with_capacity(writes.len());
+    for write in writes {
+        outcomes.push(batch.one(write)?);
+        if begun.elapsed() > CEILING {
+            break;
+        }
+    }
+    let mut acks = Vec::new();
+    for (key, touched) in &batch.touched {
+        let lane = batch.lanes.get(c, key)?;
+        lane.save(c, key, touched.at_ms)?;
+        if touched.ack || !touched.seqs.is_empty() {
+            acks.push((key.agent.clone(), lane.ack(key, &touched.seqs)));
+        }
+    }
+    Ok(Commit {
+        outcomes,
+        lanes: acks,
+    })
+}
+
+impl Batch<'_> {
+    fn one(&mut self, write: &Write) -> rusqlite::Result<Outcome> {
+        match write {
+            Write::Record(new) => self.record(new),
+            Write::Seen { key, received_ms } => {
+                self.sent(key, *received_ms);
+                self.duplicate(&key.lane, *received_ms)?;
+                Ok(Outcome::Duplicate)
+            }
+            Write::Gaps {
+                agent,
+                gaps,
+                received_ms,
+            } => {
+                for gap in gaps {
+                    self.gap(agent, gap, *received_ms)?;
+                }
+                Ok(Outcome::Noted)
+            }
+            Write::Hello {
+                agent,
+                hello,
+                received_ms,
+            } => {
+                self.hello(agent, hello, *received_ms)?;
+                Ok(Outcome::Noted)
+            }
+        }
+    }
+
+    fn record(&mut self, new: &NewRecord) -> rusqlite::Result<Outcome> {
+        let lane = &new.key.lane;
+        self.sent(&new.key, new.received_ms);
+        match record::insert(self.c, new)? {
+            Insert::Stored(id) => {
+                self.lanes
+                    .get(self.c, lane)?
+                    .stored(self.c, lane, new.key.seq)?;
+                self.derive(id, new)?;
+                Ok(Outcome::Stored(id))
+            }
+            Insert::Duplicate => {
+                self.duplicate(lane, new.received_ms)?;
+                Ok(Outcome::Duplicate)
+            }
+            // It was stored before and could not be read then; what is derived from it is new.
+            Insert::NowReadable(id) => {
+                self.duplicate(lane, new.received_ms)?;
+                self.derive(id, new)?;
+                Ok(Outcome::Duplicate)
+            }
+            Insert::Conflict => Ok(Outcome::Conflict),
+        }
+    }
+
+    fn derive(&mut self, id: i64, new: &NewRecord) -> rusqlite::Result<()> {
+        let Some(said) = &new.said else {
+            return Ok(());
+        };
+        derive::rows(self.c, id, new, said)?;
+        if let Content::Health(health) = &said.content {
+            for lane in &health.lanes {
+                let key = self.key(&new.key.lane.agent, lane.epoch, lane.stream);
+                self.touch(&key, new.received_ms);
+                self.lanes
+                    .get(self.c, &key)?
+                    .told(self.c, &key, lane.next, new.received_ms)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn gap(&mut self, agent: &AgentId, gap: &Gap, now: WallMs) -> rusqlite::Result<()> {
+        if gap.range.is_empty() || gap.range.first == 0 || gap.range.last > MAX_SEQ {
+            return Ok(());
+        }
+        let key = self.key(agent, gap.epoch, gap.stream);
+        self.touch(&key, now).ack = true;
+        self.lanes.get(self.c, &key)?.gap(self.c, gap, agent, now)
+    }
+
+    fn hello(&mut self, agent: &AgentId, hello: &Hello, now: WallMs) -> rusqlite::Result<()> {
+        // What earlier writes of this batch did is written down before the memory is thrown away.
+        for (key, touched) in self.touched.iter().filter(|(key, _)| key.agent == *agent) {
+            self.lanes
+                .get(self.c, key)?
+                .save(self.c, key, touched.at_ms)?;
+        }
+        self.lanes.forget(agent);
+        for offer in &hello.lanes {
+            let key = self.key(agent, offer.epoch, offer.stream);
+            self.touch(&key, now);
+            let lane = self.lanes.get(self.c, &key)?;
+            lane.reopen();
+            lane.told(self.c, &key, offer.next, now)?;
+            for gap in &offer.gaps {
+                self.gap(agent, gap, now)?;
+            }
+        }
+        for key in self.open_lanes(agent)? {
+            let offered = hello
+                .lanes
+                .iter()
+                .any(|o| o.epoch == key.epoch && o.stream == key.stream);
+            if key.epoch != hello.epoch && !offered {
+                self.touch(&key, now);
+                self.lanes.get(self.c, &key)?.close(self.c, &key, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn open_lanes(&self, agent: &AgentId) -> rusqlite::Result<Vec<LaneKey>> {
+        let mut rows = self
+            .c
+            .prepare_cached("SELECT epoch, stream FROM lane WHERE agent = ?1 AND closed = 0")?;
+        let keys = rows.query_map([agent.as_str()], |row| {
+            let epoch: i64 = row.get(0)?;
+            Ok((Epoch(epoch.cast_unsigned()), row.get::<_, u8>(1)?))
+        })?;
+        let mut found = Vec::new();
+        for key in keys {
+            let (epoch, code) = key?;
+            if let Some(stream) = Stream::from_code(code) {
+                found.push(self.key(agent, epoch, stream));
+            }
+        }
+        Ok(found)
+    }
+
+    fn duplicate(&mut self, lane: &LaneKey, now: WallMs) -> rusqlite::Result<()> {
+        let day = self.local_day(now)?;
+        self.c
+            .prepare_cached(
+                "INSERT INTO duplicate (agent, stream, day, count) VALUES (?1, ?2, ?3, 1)
+                 ON CONFLICT (agent, stream, day) DO UPDATE SET count = count + 1",
+            )?
+            .execute(params![lane.agent.as_str(), lane.stream.code(), day])?;
+        Ok(())
+    }
+
+    /// The day in the register's time zone; in UTC while there is no register.
+    fn local_day(&mut self, ms: WallMs) -> rusqlite::Result<String> {
+        let zone = match &self.zone {
+            Some(zone) => zone.clone(),
+            None => {
+                let name: Option<String> = self
+                    .c
+                    .query_row("SELECT timezone FROM fleet", [], |row| row.get(0))
+                    .optional()?;
+                let zone = name
+                    .and_then(|name| TimeZone::get(&name).ok())
+                    .unwrap_or(TimeZone::UTC);
+                self.zone.insert(zone).clone()
+            }
+        };
+        let time = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);
+        Ok(time.to_zoned(zone).date().to_string())
+    }
+
+    fn key(&self, agent: &AgentId, epoch: Epoch, stream: Stream) -> LaneKey {
+        LaneKey {
+            agent: agent.clone(),
+            epoch,
+            stream,
+        }
+    }
+
+    fn touch(&mut self, key: &LaneKey, now: WallMs) -> &mut Touched {
+        let touched = self.touched.entry(key.clone()).or_default();
+        touched.at_ms = now;
+        touched
+    }
+
+    fn sent(&mut self, key: &RecordKey, now: WallMs) {
+        self.touch(&key.lane, now).seqs.push(key.seq);
+    }
+}

@@ -1,0 +1,257 @@
+//! What is read out of a record when it is stored, so that pages need not open bodies.
+//!
+//! Capture times that lie after the arrival come from a clock that runs ahead; they count as the
+//! time of arrival here, so that no such record stays "the newest" for years. The record itself
+//! keeps what it said.
+
+use jiff::civil::{Date, date};
+use jiff::{SignedDuration, civil::DateTime};
+use rusqlite::{Connection, params};
+use scc_common::clock::WallMs;
+use scc_common::record::{
+    Content, DeviceState, Event, Health, PunchBatch, ReadProof, RecordBody, Way,
+};
+
+use super::{NewRecord, StoredBody};
+
+/// Writes the derived rows of the record that was stored under `id`.
+pub(super) fn rows(
+    c: &Connection,
+    id: i64,
+    new: &NewRecord,
+    said: &RecordBody,
+) -> rusqlite::Result<()> {
+    let at_ms = said.stamp.wall_ms.min(new.received_ms);
+    match &said.content {
+        Content::Event(Event::DeviceState(state)) => device_state(c, new, state),
+        Content::Event(_) => Ok(()),
+        Content::Punches(batch) => punches(c, id, new, said, batch, at_ms),
+        Content::Health(health) => health_row(c, new, health, at_ms),
+        Content::Snapshot(s) => picture(
+            c,
+            id,
+            new,
+            said,
+            at_ms,
+            &Picture {
+                width: s.width,
+                height: s.height,
+                cadence_s: Some(s.cadence_s),
+                duration_ms: None,
+                codec: None,
+            },
+        ),
+        Content::Segment(s) => picture(
+            c,
+            id,
+            new,
+            said,
+            at_ms,
+            &Picture {
+                width: s.width,
+                height: s.height,
+                cadence_s: None,
+                duration_ms: Some(s.duration_ms),
+                codec: Some(&s.codec),
+            },
+        ),
+    }
+}
+
+struct Picture<'a> {
+    width: u16,
+    height: u16,
+    cadence_s: Option<u32>,
+    duration_ms: Option<u32>,
+    codec: Option<&'a str>,
+}
+
+fn picture(
+    c: &Connection,
+    id: i64,
+    new: &NewRecord,
+    said: &RecordBody,
+    at_ms: WallMs,
+    picture: &Picture<'_>,
+) -> rusqlite::Result<()> {
+    let StoredBody::Split {
+        media, media_size, ..
+    } = &new.body
+    else {
+        return Ok(());
+    };
+    c.prepare_cached(
+        "INSERT OR REPLACE INTO picture (record, agent, device, stream, captured_ms, width, height,
+                                         cadence_s, duration_ms, codec, media, size)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?
+    .execute(params![
+        id,
+        new.key.lane.agent.as_str(),
+        said.device.as_ref().map_or("", |d| d.as_str()),
+        new.key.lane.stream.code(),
+        at_ms,
+        picture.width,
+        picture.height,
+        picture.cadence_s,
+        picture.duration_ms,
+        picture.codec,
+        media,
+        i64::try_from(*media_size).unwrap_or(i64::MAX),
+    ])?;
+    Ok(())
+}
+
+fn punches(
+    c: &Connection,
+    id: i64,
+    new: &NewRecord,
+    said: &RecordBody,
+    batch: &PunchBatch,
+    at_ms: WallMs,
+) -> rusqlite::Result<()> {
+    let agent = new.key.lane.agent.as_str();
+    let device = said.device.as_ref().map_or("", |d| d.as_str());
+    let way = match batch.way {
+        Way::Pull => "pull",
+        Way::Live => "live",
+    };
+    // The terminal's log is the truth: it replaces a live event under the same identity, never the
+    // other way round. A live event is always the first of its second (ordinal 0).
+    let mut row = c.prepare_cached(
+        "INSERT INTO punch (agent, device, serial, user, local_s, state, verify, ordinal, day, way,
+                            raw, record, received_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+         ON CONFLICT (serial, user, local_s, ordinal) DO UPDATE SET
+           agent = excluded.agent, device = excluded.device, state = excluded.state,
+           verify = excluded.verify, way = excluded.way, raw = excluded.raw, record = excluded.record
+         WHERE punch.way = 'live' AND excluded.way = 'pull'",
+    )?;
+    for punch in &batch.punches {
+        row.execute(params![
+            agent,
+            device,
+            batch.serial,
+            punch.user,
+            punch.local_s,
+            punch.state,
+            punch.verify,
+            punch.ordinal,
+            local_day(punch.local_s),
+            way,
+            punch.raw,
+            id,
+            new.received_ms,
+        ])?;
+    }
+    batch.read.as_ref().map_or(Ok(()), |read| {
+        terminal_read(c, agent, device, batch, read, at_ms)
+    })
+}
+
+fn terminal_read(
+    c: &Connection,
+    agent: &str,
+    device: &str,
+    batch: &PunchBatch,
+    read: &ReadProof,
+    at_ms: WallMs,
+) -> rusqlite::Result<()> {
+    let per_day = serde_json::to_string(&read.per_day).unwrap_or_else(|_| "[]".into());
+    c.prepare_cached(
+        "INSERT OR REPLACE INTO terminal_read (agent, device, serial, at_ms, counter_before,
+           counter_after, records, complete, quarantined, drift_ms, layout, per_day)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    )?
+    .execute(params![
+        agent,
+        device,
+        batch.serial,
+        at_ms,
+        read.counter_before,
+        read.counter_after,
+        read.records,
+        read.complete,
+        read.quarantined,
+        batch.drift_ms,
+        read.layout,
+        per_day,
+    ])?;
+    c.prepare_cached(
+        "DELETE FROM terminal_read WHERE agent = ?1 AND device = ?2
+           AND at_ms < (SELECT max(at_ms) FROM terminal_read WHERE agent = ?1 AND device = ?2)
+           AND at_ms IS NOT (SELECT max(at_ms) FROM terminal_read
+                             WHERE agent = ?1 AND device = ?2 AND complete = 1)",
+    )?
+    .execute(params![agent, device])?;
+    Ok(())
+}
+
+fn device_state(c: &Connection, new: &NewRecord, state: &DeviceState) -> rusqlite::Result<()> {
+    c.prepare_cached(
+        "INSERT INTO device_state (agent, device, changed_ms, kind, state, cause, detail, last_good_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (agent, device, changed_ms) DO UPDATE SET
+           kind = excluded.kind, state = excluded.state, cause = excluded.cause,
+           detail = excluded.detail, last_good_ms = excluded.last_good_ms",
+    )?
+    .execute(params![
+        new.key.lane.agent.as_str(),
+        state.device.as_str(),
+        state.since_ms.min(new.received_ms),
+        state.kind.name(),
+        state.state.name(),
+        state.cause.map(|cause| cause.name()),
+        state.detail,
+        state.last_good_ms,
+    ])?;
+    Ok(())
+}
+
+fn health_row(
+    c: &Connection,
+    new: &NewRecord,
+    health: &Health,
+    at_ms: WallMs,
+) -> rusqlite::Result<()> {
+    let json = serde_json::to_string(health).unwrap_or_else(|_| "{}".into());
+    c.prepare_cached(
+        "INSERT INTO health (agent, at_ms, received_ms, json) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (agent) DO UPDATE SET
+           at_ms = excluded.at_ms, received_ms = excluded.received_ms, json = excluded.json
+         WHERE excluded.at_ms >= health.at_ms",
+    )?
+    .execute(params![
+        new.key.lane.agent.as_str(),
+        at_ms,
+        new.received_ms,
+        json
+    ])?;
+    Ok(())
+}
+
+/// `yyyy-mm-dd` of a terminal's own clock; the first day of its calendar for a time that no
+/// calendar has.
+fn local_day(local_s: i64) -> String {
+    const BEGIN: Date = date(2000, 1, 1);
+    DateTime::from_parts(BEGIN, jiff::civil::Time::midnight())
+        .checked_add(SignedDuration::from_secs(local_s))
+        .map_or(BEGIN, DateTime::date)
+        .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::local_day;
+
+    #[test]
+    fn the_day_of_a_punch_is_the_terminals_own() {
+        assert_eq!(local_day(0), "2000-01-01");
+        assert_eq!(local_day(86_399), "2000-01-01");
+        assert_eq!(local_day(86_400), "2000-01-02");
+        // 60 days: January 31, February 29 (a leap year).
+        assert_eq!(local_day(60 * 86_400), "2000-03-01");
+        assert_eq!(local_day(-1), "1999-12-31");
+        assert_eq!(local_day(i64::MAX), "2000-01-01");
+    }
+}

@@ -1,0 +1,173 @@
+//! The write path: records, gaps and watermarks, in one transaction per batch.
+//!
+//! Invariants, each kept by one transaction:
+//! - a key (agent, epoch, stream, seq) has at most one row; another checksum under it is a conflict
+//!   and is kept beside it;
+//! - the watermark of a lane is the largest W such that each of 1 … W is stored or covered by a gap;
+//! - stored beats gap: a gap never holds a stored number, and gaps of a lane do not overlap;
+//! - what is derived (punches, pictures, states) is there exactly when its record is.
+
+mod batch;
+mod derive;
+mod lanes;
+mod record;
+mod wants;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use scc_common::checksum::Checksum;
+use scc_common::clock::WallMs;
+use scc_common::id::{AgentId, Epoch, Seq};
+use scc_common::record::RecordBody;
+use scc_common::stream::Stream;
+use scc_common::wire::{Gap, Hello, LaneAck};
+
+use super::{Store, StoreError, lock};
+
+pub(super) use lanes::Lanes;
+pub use wants::LaneWants;
+
+/// Largest number that a record or a gap may have: SQLite's integers are signed.
+pub const MAX_SEQ: Seq = (i64::MAX - 1).cast_unsigned();
+
+/// One lane of one agent.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LaneKey {
+    /// Whose.
+    pub agent: AgentId,
+    /// The life of the buffer.
+    pub epoch: Epoch,
+    /// The stream.
+    pub stream: Stream,
+}
+
+/// The identity of a record.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordKey {
+    /// Its lane.
+    pub lane: LaneKey,
+    /// Its number, 1 … [`MAX_SEQ`].
+    pub seq: Seq,
+}
+
+/// Where the bytes of a body are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoredBody {
+    /// In the row.
+    Row(Bytes),
+    /// In a media file that is durable already.
+    File(String),
+    /// The picture or video in a media file that is durable already, the rest in the row.
+    Split {
+        /// The body with the bytes of the picture or video left out.
+        rest: Bytes,
+        /// Path of the file.
+        media: String,
+        /// Its size, bytes.
+        media_size: u64,
+    },
+}
+
+/// A record on its way into the ledger.
+#[derive(Debug, Clone)]
+pub struct NewRecord {
+    /// Its identity.
+    pub key: RecordKey,
+    /// Checksum of the whole body.
+    pub sum: Checksum,
+    /// Length of the whole body, bytes.
+    pub size: u64,
+    /// Where its bytes are.
+    pub body: StoredBody,
+    /// What it says, with picture or video left out; none if it is unreadable.
+    pub said: Option<RecordBody>,
+    /// When the hub received it.
+    pub received_ms: WallMs,
+}
+
+/// One thing to be written.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// Store a record.
+    Record(Box<NewRecord>),
+    /// Count a record that was found to be stored before its bytes were taken in again.
+    Seen {
+        /// The record.
+        key: RecordKey,
+        /// When it came again.
+        received_ms: WallMs,
+    },
+    /// Note records that will not come.
+    Gaps {
+        /// Whose.
+        agent: AgentId,
+        /// As the agent tells them.
+        gaps: Vec<Gap>,
+        /// When the hub received this.
+        received_ms: WallMs,
+    },
+    /// Note what an agent holds: gaps, next numbers, and which epochs are over.
+    Hello {
+        /// Whose.
+        agent: AgentId,
+        /// What it says.
+        hello: Arc<Hello>,
+        /// When the hub received this.
+        received_ms: WallMs,
+    },
+}
+
+/// What became of one [`Write`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The record is stored now, under this id.
+    Stored(i64),
+    /// The record was stored before; counted.
+    Duplicate,
+    /// Something else is stored under this identity; both are kept.
+    Conflict,
+    /// Noted.
+    Noted,
+}
+
+/// What one transaction has done.
+#[derive(Debug)]
+pub struct Commit {
+    /// One for each write that was done, from the first on. Fewer than asked for when the
+    /// transaction had been open for long; the rest is to be asked for again.
+    pub outcomes: Vec<Outcome>,
+    /// The lanes of those writes, as they are now.
+    pub lanes: Vec<(AgentId, LaneAck)>,
+}
+
+impl Store {
+    /// Writes a batch in one transaction, in its order. Ends early, but never before the first
+    /// write is done, when the transaction has been open for 50 ms.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then nothing of the batch is written and the same batch may be tried again.
+    pub async fn commit(&self, writes: Vec<Arc<Write>>) -> Result<Commit, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let commit = self
+            .write(move |tx| {
+                let mut lanes = lock(&inner.lanes);
+                lanes.begin();
+                batch::run(tx, &mut lanes, &writes)
+            })
+            .await?;
+        lock(&self.inner.lanes).committed();
+        Ok(commit)
+    }
+
+    /// Checksum and media path of a record, if it is stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stored(
+        &self,
+        key: RecordKey,
+    ) -> Result<Option<(Checksum, Option<String>)>, StoreError> {
+        self.read(move |c| record::stored(c, &key)).await
+    }
+}

@@ -1,0 +1,154 @@
+//! One record's row.
+
+use rusqlite::{Connection, OptionalExtension, params};
+use scc_common::checksum::Checksum;
+use scc_common::clock::ClockQuality;
+use scc_common::record::RecordBody;
+
+use super::lanes::key_params;
+use super::{NewRecord, RecordKey, StoredBody};
+
+pub(super) enum Insert {
+    Stored(i64),
+    Duplicate,
+    /// The same record, stored before as unreadable; its row now says what it says.
+    NowReadable(i64),
+    Conflict,
+}
+
+/// The columns that come from what the record says.
+struct Said<'a> {
+    device: Option<&'a str>,
+    boot: Option<&'a [u8]>,
+    mono_ms: Option<i64>,
+    wall_ms: Option<i64>,
+    quality: Option<&'static str>,
+}
+
+impl<'a> Said<'a> {
+    fn of(said: Option<&'a RecordBody>) -> Self {
+        let stamp = said.map(|s| &s.stamp);
+        Self {
+            device: said.and_then(|s| s.device.as_ref()).map(AsRef::as_ref),
+            boot: stamp.map(|s| s.boot.0.as_slice()),
+            mono_ms: stamp.map(|s| i64::try_from(s.mono_ms).unwrap_or(i64::MAX)),
+            wall_ms: stamp.map(|s| s.wall_ms),
+            quality: stamp.map(|s| quality(s.quality)),
+        }
+    }
+}
+
+pub(super) fn insert(c: &Connection, new: &NewRecord) -> rusqlite::Result<Insert> {
+    let (agent, epoch, stream) = key_params(&new.key.lane);
+    let seq = new.key.seq.cast_signed();
+    let said = Said::of(new.said.as_ref());
+    let (body, media) = columns(&new.body);
+    let id: Option<i64> = c
+        .prepare_cached(
+            "INSERT INTO record (agent, epoch, stream, seq, sum, size, readable, device, declared,
+                                 boot, mono_ms, wall_ms, quality, received_ms, body, media)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+                     CASE WHEN ?8 IS NULL THEN EXISTS (SELECT 1 FROM site WHERE id = ?1)
+                          ELSE EXISTS (SELECT 1 FROM device WHERE site = ?1 AND id = ?8) END,
+                     ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+             ON CONFLICT (agent, epoch, stream, seq) DO NOTHING RETURNING id",
+        )?
+        .query_row(
+            params![
+                agent,
+                epoch,
+                stream,
+                seq,
+                new.sum.0.as_slice(),
+                i64::try_from(new.size).unwrap_or(i64::MAX),
+                new.said.is_some(),
+                said.device,
+                said.boot,
+                said.mono_ms,
+                said.wall_ms,
+                said.quality,
+                new.received_ms,
+                body,
+                media,
+            ],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if let Some(id) = id {
+        return Ok(Insert::Stored(id));
+    }
+    let (id, sum, readable): (i64, Vec<u8>, bool) = c
+        .prepare_cached(
+            "SELECT id, sum, readable FROM record WHERE agent = ?1 AND epoch = ?2 AND stream = ?3 AND seq = ?4",
+        )?
+        .query_row(params![agent, epoch, stream, seq], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+    if sum != new.sum.0 {
+        c.prepare_cached(
+            "INSERT OR IGNORE INTO conflict (agent, epoch, stream, seq, sum, body, media, received_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            agent,
+            epoch,
+            stream,
+            seq,
+            new.sum.0.as_slice(),
+            body,
+            media,
+            new.received_ms
+        ])?;
+        return Ok(Insert::Conflict);
+    }
+    if readable || new.said.is_none() {
+        return Ok(Insert::Duplicate);
+    }
+    c.prepare_cached(
+        "UPDATE record SET readable = 1, device = ?2, boot = ?3, mono_ms = ?4, wall_ms = ?5,
+                quality = ?6, body = ?7, media = ?8 WHERE id = ?1",
+    )?
+    .execute(params![
+        id,
+        said.device,
+        said.boot,
+        said.mono_ms,
+        said.wall_ms,
+        said.quality,
+        body,
+        media
+    ])?;
+    Ok(Insert::NowReadable(id))
+}
+
+pub(super) fn stored(
+    c: &Connection,
+    key: &RecordKey,
+) -> rusqlite::Result<Option<(Checksum, Option<String>)>> {
+    let (agent, epoch, stream) = key_params(&key.lane);
+    c.prepare_cached(
+        "SELECT sum, media FROM record WHERE agent = ?1 AND epoch = ?2 AND stream = ?3 AND seq = ?4",
+    )?
+    .query_row(
+        params![agent, epoch, stream, key.seq.cast_signed()],
+        |row| Ok((Checksum(row.get(0)?), row.get(1)?)),
+    )
+    .optional()
+}
+
+/// `body` and `media` of a row.
+fn columns(body: &StoredBody) -> (Option<&[u8]>, Option<&str>) {
+    match body {
+        StoredBody::Row(bytes) => (Some(bytes), None),
+        StoredBody::File(media) => (None, Some(media)),
+        StoredBody::Split { rest, media, .. } => (Some(rest), Some(media)),
+    }
+}
+
+const fn quality(quality: ClockQuality) -> &'static str {
+    match quality {
+        ClockQuality::Unconfirmed => "unconfirmed",
+        ClockQuality::Hub => "hub",
+        ClockQuality::Ntp => "ntp",
+    }
+}

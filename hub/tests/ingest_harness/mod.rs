@@ -1,0 +1,476 @@
+//! A hub's ingest in a temporary folder, and an agent's words to it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+use scc_common::checksum::Checksum;
+use scc_common::clock::{Clock, ManualClock, SystemClock};
+use scc_common::id::{AgentId, BootId, DeviceId, Epoch, Seq};
+use scc_common::record::{
+    Cause, Content, DeviceKind, DeviceState, Event, RecordBody, Snapshot, State,
+};
+use scc_common::stream::Stream;
+use scc_common::wire::{
+    Answer, Down, DownMessage, Gap, GapReason, Hello, LaneAck, LaneOffer, Part, Records, SeqRange,
+    Up, UpMessage, WireRecord,
+};
+use scc_hub::config::{Config, Gate, Web};
+use scc_hub::gate::{Arrived, Charge};
+use scc_hub::ingest::{Downlink, Ingest, IngestError, Limits, Notice, Status};
+use scc_hub::media::Media;
+use scc_hub::store::Store;
+use serde_bytes::ByteBuf;
+use tempfile::TempDir;
+use tokio::sync::{Notify, broadcast, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Long enough for any machine; a test that waits so long has failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lane(pub(crate) Epoch, pub(crate) Stream);
+
+pub(crate) fn agent() -> AgentId {
+    AgentId::new("rsud").unwrap()
+}
+
+/// A small record whose body differs for each number.
+pub(crate) fn event(n: Seq) -> Vec<u8> {
+    let event = Event::AgentStarted {
+        version: format!("0.0.{n}"),
+    };
+    RecordBody::new(ManualClock::at(0).stamp(), None, Content::Event(event)).encode()
+}
+
+pub(crate) fn device_state() -> Vec<u8> {
+    let state = DeviceState {
+        device: DeviceId::new("pintu").unwrap(),
+        kind: DeviceKind::Camera,
+        state: State::Down,
+        cause: Some(Cause::Offline),
+        since_ms: 1,
+        last_good_ms: None,
+        detail: None,
+    };
+    let content = Content::Event(Event::DeviceState(state));
+    RecordBody::new(ManualClock::at(0).stamp(), None, content).encode()
+}
+
+/// The picture in [`still`].
+pub(crate) fn still_of(n: Seq, size: usize) -> Vec<u8> {
+    let mut jpeg = vec![0xff, 0xd8];
+    jpeg.extend((0..size).map(|i| u8::try_from((i as u64 * 31 + n) % 251).unwrap()));
+    jpeg
+}
+
+/// A snapshot whose picture differs for each number.
+pub(crate) fn still(n: Seq, size: usize) -> Vec<u8> {
+    let snapshot = Snapshot {
+        width: 640,
+        height: 360,
+        cadence_s: 60,
+        jpeg: still_of(n, size),
+    };
+    let device = DeviceId::new("pintu").unwrap();
+    let stamp = ManualClock::at(1_795_000_000_000).stamp();
+    RecordBody::new(stamp, Some(device), Content::Snapshot(snapshot)).encode()
+}
+
+/// Keeps what goes down.
+#[derive(Default)]
+struct Downs {
+    said: Mutex<Vec<Down>>,
+    more: Notify,
+}
+
+impl Downlink for Downs {
+    fn send(&self, to: &AgentId, payload: Bytes) {
+        if *to == agent() {
+            let down = Down::decode(&payload).expect("the hub writes what agents read");
+            self.said.lock().unwrap().push(down);
+            self.more.notify_waiters();
+        }
+    }
+}
+
+pub(crate) struct Hub {
+    pub(crate) media: Media,
+    dir: TempDir,
+    up: mpsc::Sender<Arrived>,
+    downs: Arc<Downs>,
+    notices: broadcast::Receiver<Arc<Notice>>,
+    status: watch::Receiver<Status>,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), IngestError>>,
+}
+
+impl Hub {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Limits {
+            media_reserve: 0,
+            ..Limits::default()
+        })
+        .await
+    }
+
+    pub(crate) async fn start_with(limits: Limits) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), limits).await
+    }
+
+    async fn start_in(dir: TempDir, limits: Limits) -> Self {
+        let config = config(&dir);
+        let (up, arrivals) = mpsc::channel(64);
+        let (tell, notices) = broadcast::channel(1_000);
+        let (report, status) = watch::channel(Status::default());
+        let downs = Arc::new(Downs::default());
+        let stop = CancellationToken::new();
+        let media = Media::open(&config.media()).unwrap();
+        let ingest = Ingest {
+            arrivals,
+            down: Arc::clone(&downs) as Arc<dyn Downlink>,
+            store: Store::open(&config.database()).unwrap(),
+            media: media.clone(),
+            spool: config.spool(),
+            clock: SystemClock::shared(),
+            notices: tell,
+            status: report,
+            stop: stop.clone(),
+            limits,
+        };
+        Self {
+            media,
+            dir,
+            up,
+            downs,
+            notices,
+            status,
+            stop,
+            task: tokio::spawn(ingest.run()),
+        }
+    }
+
+    /// Stops in order and starts again over the same folder.
+    pub(crate) async fn restart(self) -> Self {
+        self.restart_while_with(|_| ()).await
+    }
+
+    pub(crate) async fn restart_while(self, meanwhile: impl FnOnce()) -> Self {
+        self.restart_while_with(|_| meanwhile()).await
+    }
+
+    pub(crate) async fn restart_while_with(self, meanwhile: impl FnOnce(&Self)) -> Self {
+        let mut hub = self;
+        hub.stop.cancel();
+        let ended = tokio::time::timeout(PATIENCE, &mut hub.task).await;
+        ended.expect("ingest stops").unwrap().unwrap();
+        meanwhile(&hub);
+        let limits = Limits {
+            media_reserve: 0,
+            ..Limits::default()
+        };
+        Self::start_in(hub.dir, limits).await
+    }
+
+    pub(crate) fn config(&self) -> Config {
+        config(&self.dir)
+    }
+
+    pub(crate) fn media_root(&self) -> PathBuf {
+        self.config().media()
+    }
+
+    /// A connection of the test's own.
+    pub(crate) fn sql(&self) -> Connection {
+        let sql = Connection::open(self.config().database()).unwrap();
+        sql.busy_timeout(PATIENCE).unwrap();
+        sql
+    }
+
+    pub(crate) fn count(&self, query: &str) -> i64 {
+        let count = |r: &rusqlite::Row<'_>| r.get::<_, Option<i64>>(0);
+        self.sql().query_row(query, [], count).unwrap().unwrap_or(0)
+    }
+
+    pub(crate) fn texts(&self, query: &str) -> Vec<String> {
+        let sql = self.sql();
+        let mut rows = sql.prepare(query).unwrap();
+        let texts = rows.query_map([], |r| r.get(0)).unwrap();
+        texts.map(Result::unwrap).collect()
+    }
+
+    /// (stream, number) and checksum of each row.
+    pub(crate) fn rows(&self) -> Vec<((u8, u64), Vec<u8>)> {
+        let sql = self.sql();
+        let mut rows = sql.prepare("SELECT stream, seq, sum FROM record").unwrap();
+        let row = |r: &rusqlite::Row<'_>| {
+            let seq: i64 = r.get(1)?;
+            Ok(((r.get(0)?, seq.cast_unsigned()), r.get(2)?))
+        };
+        rows.query_map([], row)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    pub(crate) fn gap_rows(&self) -> Vec<(i64, i64)> {
+        let sql = self.sql();
+        let mut rows = sql
+            .prepare("SELECT first, last FROM gap ORDER BY epoch, stream, first")
+            .unwrap();
+        rows.query_map([], |r| Ok((r.get(0)?, r.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    pub(crate) fn has(&self, lane: Lane, seq: Seq) -> bool {
+        let Lane(epoch, stream) = lane;
+        let found = format!(
+            "SELECT count(*) FROM record WHERE epoch = {} AND stream = {} AND seq = {seq}",
+            epoch.0.cast_signed(),
+            stream.code()
+        );
+        self.count(&found) == 1
+    }
+
+    pub(crate) fn spooled_files(&self) -> usize {
+        let folder = self.config().spool().join(agent().as_str());
+        std::fs::read_dir(folder).map_or(0, Iterator::count)
+    }
+
+    /// Waits for a condition; fails when it does not come.
+    pub(crate) async fn until(&self, mut holds: impl FnMut(&Self) -> bool) {
+        let wait = async {
+            while !holds(self) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, wait).await;
+        assert!(
+            waited.is_ok(),
+            "it did not come; last: {:?}",
+            self.last_down()
+        );
+    }
+
+    pub(crate) async fn until_status(&self, holds: impl Fn(&Status) -> bool) {
+        let mut status = self.status.clone();
+        let waited = tokio::time::timeout(PATIENCE, status.wait_for(|s| holds(s))).await;
+        waited.expect("the status comes").unwrap();
+    }
+
+    /// Waits for an ack of this lane.
+    pub(crate) async fn until_ack(&self, lane: Lane, holds: impl Fn(&LaneAck) -> bool) {
+        self.until(|hub| hub.acks(lane).iter().any(&holds)).await;
+    }
+
+    pub(crate) async fn until_watermark(&self, lane: Lane, watermark: Seq) {
+        self.until(|hub| hub.watermark(lane) >= watermark).await;
+    }
+
+    /// The highest watermark that was acknowledged.
+    pub(crate) fn watermark(&self, lane: Lane) -> Seq {
+        let acks = self.acks(lane);
+        acks.iter().map(|ack| ack.watermark).max().unwrap_or(0)
+    }
+
+    fn acks(&self, lane: Lane) -> Vec<LaneAck> {
+        let said = self.downs.said.lock().unwrap();
+        said.iter()
+            .filter_map(|down| match &down.msg {
+                DownMessage::Ack(ack) => Some(ack.lanes.clone()),
+                _ => None,
+            })
+            .flatten()
+            .filter(|ack| (ack.epoch, ack.stream) == (lane.0, lane.1))
+            .collect()
+    }
+
+    pub(crate) fn last_down(&self) -> Option<Down> {
+        self.downs.said.lock().unwrap().last().cloned()
+    }
+
+    pub(crate) fn forget_downs(&self) {
+        self.downs.said.lock().unwrap().clear();
+    }
+
+    pub(crate) async fn notice(&mut self) -> Arc<Notice> {
+        let heard = tokio::time::timeout(PATIENCE, self.notices.recv()).await;
+        heard.expect("a notice comes").unwrap()
+    }
+
+    pub(crate) async fn say(&self, msg: UpMessage) {
+        self.arrive(Up::new(agent(), msg)).await;
+    }
+
+    async fn arrive(&self, up: Up) {
+        let arrived = Arrived {
+            agent: agent(),
+            payload: up.encode().into(),
+            charge: Charge::default(),
+        };
+        self.up.send(arrived).await.expect("ingest runs");
+    }
+
+    pub(crate) async fn records(
+        &self,
+        lane: Lane,
+        records: impl IntoIterator<Item = (Seq, Vec<u8>)>,
+    ) {
+        let records = records.into_iter().map(|(seq, body)| record(seq, body));
+        self.say(UpMessage::Records(batch(
+            lane,
+            Vec::new(),
+            records.collect(),
+        )))
+        .await;
+    }
+
+    pub(crate) async fn damaged_record(&self, lane: Lane, seq: Seq) {
+        let mut damaged = record(seq, event(seq));
+        damaged.sum = Checksum::of(b"another");
+        self.say(UpMessage::Records(batch(lane, Vec::new(), vec![damaged])))
+            .await;
+    }
+
+    /// An envelope of `claimed` on the topic of [`agent`].
+    pub(crate) async fn forged(&self, claimed: &str, lane: Lane, seq: Seq, body: &[u8]) {
+        let records = batch(lane, Vec::new(), vec![record(seq, body.to_vec())]);
+        let claimed = AgentId::new(claimed).unwrap();
+        self.arrive(Up::new(claimed, UpMessage::Records(records)))
+            .await;
+    }
+
+    pub(crate) async fn gaps(&self, lane: Lane, gaps: &[(Seq, Seq, GapReason)]) {
+        let gaps = gaps.iter().map(|&(first, last, reason)| Gap {
+            epoch: lane.0,
+            stream: lane.1,
+            range: SeqRange { first, last },
+            reason,
+            at_ms: 1,
+        });
+        self.say(UpMessage::Records(batch(lane, gaps.collect(), Vec::new())))
+            .await;
+    }
+
+    /// One part, of a body that is what it should be.
+    pub(crate) async fn part(&self, lane: Lane, seq: Seq, body: &[u8], from: usize, to: usize) {
+        self.part_of(lane, seq, Checksum::of(body), body, from, to)
+            .await;
+    }
+
+    pub(crate) async fn part_of(
+        &self,
+        lane: Lane,
+        seq: Seq,
+        sum: Checksum,
+        body: &[u8],
+        from: usize,
+        to: usize,
+    ) {
+        self.say(UpMessage::Part(Part {
+            epoch: lane.0,
+            stream: lane.1,
+            seq,
+            sum,
+            total: u32::try_from(body.len()).unwrap(),
+            offset: u32::try_from(from).unwrap(),
+            gaps: Vec::new(),
+            data: ByteBuf::from(&body[from..to]),
+        }))
+        .await;
+    }
+
+    /// All parts from an offset on.
+    pub(crate) async fn parts(&self, lane: Lane, seq: Seq, body: &[u8], from: usize, size: usize) {
+        for begin in (from..body.len()).step_by(size) {
+            let end = (begin + size).min(body.len());
+            self.part(lane, seq, body, begin, end).await;
+        }
+    }
+
+    pub(crate) async fn part_claiming(&self, lane: Lane, seq: Seq, total: u32) {
+        self.say(UpMessage::Part(Part {
+            epoch: lane.0,
+            stream: lane.1,
+            seq,
+            sum: Checksum::of(b""),
+            total,
+            offset: 0,
+            gaps: Vec::new(),
+            data: ByteBuf::from(vec![1]),
+        }))
+        .await;
+    }
+
+    /// Says hello, in the epoch of the first lane, and waits for the answer.
+    pub(crate) async fn hello(&self, lanes: &[(Lane, Seq, Vec<SeqRange>)]) -> Answer {
+        let nonce = self.downs.said.lock().unwrap().len() as u64 + 1_000;
+        let offers = lanes.iter().map(|(lane, next, held)| LaneOffer {
+            epoch: lane.0,
+            stream: lane.1,
+            next: *next,
+            held: held.clone(),
+            gaps: Vec::new(),
+        });
+        self.say(UpMessage::Hello(Hello {
+            nonce,
+            version: "test".into(),
+            boot: BootId([1; 16]),
+            wall_ms: 0,
+            epoch: lanes[0].0.0,
+            lanes: offers.collect(),
+        }))
+        .await;
+        let answer = || {
+            let said = self.downs.said.lock().unwrap();
+            said.iter().find_map(|down| match &down.msg {
+                DownMessage::Answer(answer) if answer.nonce == nonce => Some(answer.clone()),
+                _ => None,
+            })
+        };
+        self.until(|_| answer().is_some()).await;
+        answer().unwrap()
+    }
+}
+
+fn record(seq: Seq, body: Vec<u8>) -> WireRecord {
+    WireRecord {
+        seq,
+        sum: Checksum::of(&body),
+        body: ByteBuf::from(body),
+    }
+}
+
+fn batch(lane: Lane, gaps: Vec<Gap>, records: Vec<WireRecord>) -> Records {
+    Records {
+        epoch: lane.0,
+        stream: lane.1,
+        gaps,
+        records,
+    }
+}
+
+fn config(dir: &TempDir) -> Config {
+    let path = PathBuf::new;
+    Config {
+        state_dir: dir.path().to_path_buf(),
+        gate: Gate {
+            listen: ([127, 0, 0, 1], 0).into(),
+            certificate: path(),
+            key: path(),
+            agents_ca: path(),
+            revocations: path(),
+            max_connections: 1,
+        },
+        web: Web {
+            listen: ([127, 0, 0, 1], 0).into(),
+            certificate: path(),
+            key: path(),
+        },
+    }
+}
