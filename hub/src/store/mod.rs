@@ -9,10 +9,13 @@
 //! reader for a write.
 
 mod error;
+pub mod fleet;
 mod follow;
 mod ledger;
 mod open;
+pub mod people;
 mod ranges;
+pub mod views;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
