@@ -10,5 +10,6 @@ pub mod fleet;
 pub mod gate;
 pub mod ingest;
 pub mod media;
+pub mod serve;
 pub mod store;
 pub mod web;

@@ -1,2 +1,171 @@
-//! The hub's program. Its commands are not there yet.
-fn main() {}
+//! `scc-hub`: the command line of the central aggregator.
+//!
+//! Exit status: 0 done; 1 failed; 2 the configuration or the command line is wrong, and nothing was
+//! started. Errors are one sentence on standard error.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use scc_common::config::{ConfigError, EXIT_CONFIG};
+use scc_common::id::AgencyId;
+use scc_common::lang::Lang;
+use scc_hub::cmd;
+use scc_hub::config::Config;
+
+/// The central aggregator of the Soppeng Command Center.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Arguments {
+    /// Configuration file.
+    #[arg(
+        long,
+        global = true,
+        default_value = "/etc/scc/hub.toml",
+        value_name = "FILE"
+    )]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Let agents and people in, until told to stop.
+    Serve,
+    /// The register: what should exist.
+    #[command(subcommand)]
+    Fleet(FleetCommand),
+    /// Who may look at the pages.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// The sites in a table.
+    Status,
+    /// Records as JSON lines, as they are committed.
+    Tail,
+    /// Copy the database while the hub runs.
+    Backup {
+        /// The file to write; it must not exist.
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum FleetCommand {
+    /// Check a register and count what it declares.
+    Check {
+        /// fleet.toml
+        file: PathBuf,
+    },
+    /// Show what applying a register would change.
+    Diff {
+        /// fleet.toml
+        file: PathBuf,
+    },
+    /// Make a file the register.
+    Apply {
+        /// fleet.toml
+        file: PathBuf,
+        /// Only show what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Add a user; the password is asked for, or read from standard input.
+    Add {
+        /// The name that they log in with.
+        name: String,
+        /// What they may see.
+        #[arg(long)]
+        role: cmd::user::RoleName,
+        /// An agency whose sites they may see; may be given several times.
+        #[arg(long, value_name = "ID")]
+        agency: Vec<AgencyId>,
+    },
+    /// Give a user another password; their sessions end.
+    Passwd {
+        /// The user.
+        name: String,
+    },
+    /// List all users.
+    List,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "scc-hub: {error:#}");
+            let config = error
+                .chain()
+                .any(<dyn std::error::Error>::is::<ConfigError>);
+            ExitCode::from(if config { EXIT_CONFIG } else { 1 })
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    if let Command::Fleet(FleetCommand::Check { file }) = &arguments.command {
+        // needs no hub at all
+        return Ok(cmd::fleet::check(file, &mut out)?);
+    }
+    let config = Config::load(&arguments.config)?;
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .map_err(|_| anyhow::anyhow!("another TLS provider is already installed"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("SCC_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,rumqttd=warn")),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("the runtime cannot be started")?;
+    runtime.block_on(async {
+        match arguments.command {
+            Command::Serve => scc_hub::serve::run(&config).await?,
+            Command::Fleet(FleetCommand::Check { file }) => cmd::fleet::check(&file, &mut out)?,
+            Command::Fleet(FleetCommand::Diff { file }) => {
+                cmd::fleet::diff(&config, &file, &mut out).await?;
+            }
+            Command::Fleet(FleetCommand::Apply { file, dry_run }) => {
+                cmd::fleet::apply(&config, &file, dry_run, &mut out).await?;
+            }
+            Command::User(UserCommand::Add { name, role, agency }) => {
+                cmd::user::add(&config, name, role, agency).await?;
+            }
+            Command::User(UserCommand::Passwd { name }) => cmd::user::passwd(&config, name).await?,
+            Command::User(UserCommand::List) => cmd::user::list(&config, &mut out).await?,
+            Command::Status => {
+                let lang = ["LC_ALL", "LC_MESSAGES", "LANG"]
+                    .iter()
+                    .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+                let lang = Lang::from_code(lang.as_deref().unwrap_or("id"));
+                cmd::status::run(&config, lang, &mut out).await?;
+            }
+            Command::Tail => cmd::tail::run(&config)?,
+            Command::Backup { file } => {
+                let report = cmd::backup::run(&config, &file)?;
+                writeln!(
+                    out,
+                    "{}: {} records, {} bytes; {} of them have a media file, which is not in it",
+                    report.file.display(),
+                    report.records,
+                    report.bytes,
+                    report.with_media
+                )?;
+            }
+        }
+        Ok(())
+    })
+}

@@ -1,4 +1,9 @@
 //! Cameras against the stand-in: real RTSP, real footage, real FFmpeg, a reader process each.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may fail the test"
+)]
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

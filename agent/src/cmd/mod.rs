@@ -1,3 +1,103 @@
-//! Subcommands.
+//! Subcommands, one file each.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use scc_common::lang::Lang;
 
 pub mod buffer;
+pub mod doctor;
+pub mod run;
+pub mod status;
+
+/// The program on the box at a site: captures, buffers, sends.
+#[derive(Debug, Parser)]
+#[command(name = "scc-agent", version, about)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct File {
+    /// The agent's configuration.
+    #[arg(long, value_name = "FILE", default_value = "/etc/scc/agent.toml")]
+    config: PathBuf,
+}
+
+#[derive(Debug, clap::Args)]
+struct Spoken {
+    /// Language of the output: `id` or `en`.
+    #[arg(long, default_value = "id")]
+    lang: Lang,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run until SIGTERM.
+    Run(File),
+    /// Show on one screen how the running agent is doing.
+    Status {
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        spoken: Spoken,
+    },
+    /// Check power, disk, clock, network, hub and devices; name the first thing to fix for each.
+    Doctor {
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        spoken: Spoken,
+    },
+    /// Look into the buffer.
+    Buffer {
+        #[command(subcommand)]
+        command: BufferCommand,
+    },
+    /// The reader process of one camera; started by the agent itself.
+    #[command(name = crate::capture::camera::WORKER_COMMAND, hide = true)]
+    CameraWorker,
+}
+
+#[derive(Debug, Subcommand)]
+enum BufferCommand {
+    /// Show depth, age and losses of each lane, also while the agent does not run.
+    Stat(File),
+}
+
+/// Runs the command that was asked for.
+#[must_use]
+pub fn main(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Run(file) => run::main(&file.config),
+        Command::Status { file, spoken } => status::main(&file.config, spoken.lang),
+        Command::Doctor { file, spoken } => doctor::main(&file.config, spoken.lang),
+        Command::Buffer {
+            command: BufferCommand::Stat(file),
+        } => run::with_state_dir(&file.config, buffer_stat),
+        Command::CameraWorker => crate::capture::camera::worker::main(),
+    }
+}
+
+/// Says on stderr, in one sentence, why the program cannot do what it was asked.
+fn refuse(why: &dyn std::fmt::Display, code: u8) -> ExitCode {
+    use std::io::Write;
+    // nobody is there to hear that stderr is gone
+    let _ = writeln!(std::io::stderr(), "scc-agent: {why}");
+    ExitCode::from(code)
+}
+
+/// Writes a page to stdout; a closed pipe (`| head`) is not an error.
+fn print(page: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(page.as_bytes());
+}
+
+fn buffer_stat(state_dir: &std::path::Path) -> Result<(), String> {
+    use scc_common::clock::Clock as _;
+    let now_ms = scc_common::clock::SystemClock::new().wall_ms();
+    print(&buffer::stat(state_dir, now_ms).map_err(|e| e.to_string())?);
+    Ok(())
+}

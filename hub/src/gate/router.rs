@@ -22,7 +22,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{
     Disconnect, DisconnectReasonCode, Packet, PingReq, Publish, PublishProperties,
 };
@@ -43,7 +43,7 @@ const INGEST: &str = "scc.ingest";
 /// The router hands over so many messages before it waits to be woken.
 const BATCH: u64 = 200;
 
-type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), LinkError> + Send + Sync;
+type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), GateError> + Send + Sync;
 
 /// Makes links. Cheap to clone.
 #[derive(Clone)]
@@ -81,6 +81,7 @@ pub(super) async fn start(
         LinkBuilder::new(client, events.clone())
             .build()
             .map(|(tx, rx, _)| (tx, rx))
+            .map_err(ended)
     });
     let links = Links {
         connect,
@@ -125,7 +126,7 @@ impl Links {
             () = self.ended.cancelled() => return Err(ended("it has ended")),
         };
         match answer {
-            Ok(Ok(link)) => link.map_err(ended),
+            Ok(Ok(link)) => link,
             Ok(Err(_)) => Err(ended("the thread that made a link has panicked")),
             Err(_) => Err(ended("it does not answer")),
         }
@@ -206,7 +207,10 @@ impl Acks {
             match self.rx.next().await {
                 Ok(Some(Notification::DeviceAck(ack))) => return Ok(ack.into()),
                 Ok(_) => {}
-                Err(_) => return Err(self.ended.cancel()),
+                Err(_) => {
+                    self.ended.cancel();
+                    return Err(());
+                }
             }
         }
     }

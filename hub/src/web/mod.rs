@@ -1,1 +1,223 @@
-//! See docs/design/architecture.md.
+//! The pages, the API, and the doors to them.
+//!
+//! Promise: HTTPS only; nothing comes from outside; nobody sees another agency's site in a page, the
+//! API, the event stream or the media. A page is a list of *parts*; the event stream renders the same
+//! parts again when there is news and sends those that differ, so there is one way to show a thing.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::http::HeaderMap;
+use axum::routing::{get, post};
+use jiff::tz::TimeZone;
+use metrics_exporter_prometheus::PrometheusHandle;
+use scc_common::clock::SharedClock;
+use scc_common::identity::{self, IdentityError};
+use scc_common::lang::Lang;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use crate::config;
+use crate::fleet::{Fleet, Snapshot};
+use crate::ingest;
+use crate::media::Media;
+use crate::store::Store;
+
+mod api;
+mod assets;
+mod attendance;
+mod events;
+mod headers;
+mod limit;
+mod login;
+mod media;
+mod ops;
+pub(crate) mod overview;
+mod page;
+pub mod password;
+mod refuse;
+mod session;
+mod site;
+pub(crate) mod text;
+
+use refuse::Refused;
+use text::T;
+
+/// Why the pages cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum WebError {
+    /// Certificate or key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// rustls refused the material.
+    #[error("the TLS library refused the web identity: {0}")]
+    Tls(#[from] rustls::Error),
+    /// The address is taken or not ours.
+    #[error("cannot listen on {listen}: {why}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        why: String,
+    },
+}
+
+/// What the pages are made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// The database.
+    pub store: Store,
+    /// The live state.
+    pub fleet: Fleet,
+    /// Pictures and video.
+    pub media: Media,
+    /// Time.
+    pub clock: SharedClock,
+    /// The process's own numbers.
+    pub metrics: PrometheusHandle,
+    /// How ingest is, asked by `/healthz`.
+    pub ingest: watch::Receiver<ingest::Status>,
+    /// Ends the event streams when the hub stops.
+    pub stop: CancellationToken,
+}
+
+/// Shared by all handlers. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) fleet: Fleet,
+    pub(crate) media: Media,
+    pub(crate) clock: SharedClock,
+    metrics: PrometheusHandle,
+    ingest: watch::Receiver<ingest::Status>,
+    stop: CancellationToken,
+    limit: limit::LoginLimit,
+}
+
+impl std::ops::Deref for App {
+    type Target = Inner;
+    fn deref(&self) -> &Inner {
+        &self.inner
+    }
+}
+
+/// The zone that pages use before a register names one: Soppeng's.
+const ZONE: &str = "Asia/Makassar";
+
+/// The cookie that remembers a language.
+const LANG: &str = "scc_bahasa";
+
+impl App {
+    /// The words for whoever sent these headers: the chosen language, else Indonesian.
+    pub(crate) fn t(&self, headers: &HeaderMap) -> T {
+        let lang = session::cookie(headers, LANG).map_or(Lang::Id, Lang::from_code);
+        self.words(lang, &self.fleet.now())
+    }
+
+    pub(crate) fn words(&self, lang: Lang, snapshot: &Snapshot) -> T {
+        let name = snapshot
+            .declared
+            .as_ref()
+            .map_or(ZONE, |d| d.register.timezone.as_str());
+        let zone = TimeZone::get(name).unwrap_or(TimeZone::UTC);
+        T::new(lang, zone, self.clock.wall_ms())
+    }
+}
+
+fn router(app: App) -> Router {
+    Router::new()
+        .route("/", get(overview::page))
+        .route("/lokasi", get(overview::sites_page))
+        .route("/lokasi/{site}", get(site::page))
+        .route("/absensi", get(attendance::page))
+        .route("/masuk", get(login::form).post(login::enter))
+        .route("/keluar", post(login::leave))
+        .route("/bahasa/{code}", get(login::language))
+        .route("/events", get(events::stream))
+        .route("/media/{record}", get(media::stored))
+        .route("/media/kini/{site}/{device}", get(media::still))
+        .nest("/api/v1", api::router())
+        .route("/metrics", get(ops::metrics))
+        .route("/healthz", get(ops::healthz))
+        .route("/assets/{version}/{name}", get(assets::file))
+        .fallback(|| async { Refused::NotFound })
+        .layer(axum::middleware::from_fn_with_state(
+            app.clone(),
+            refuse::explain,
+        ))
+        .layer(axum::middleware::from_fn(headers::protect))
+        .layer(CompressionLayer::new())
+        .layer(RequestBodyLimitLayer::new(16 * 1024))
+        .with_state(app)
+}
+
+/// A running web server.
+#[derive(Debug)]
+pub struct Web {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Ends when `stop` is cancelled and open answers are finished, at most 3 s later.
+    pub task: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+/// Begins to serve pages over HTTPS.
+///
+/// # Errors
+/// [`WebError`] names the file or address that is wrong; then nothing listens.
+pub fn start(config: &config::Web, parts: Parts) -> Result<Web, WebError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(
+            identity::certificates(&config.certificate)?,
+            identity::private_key(&config.key)?,
+        )?;
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let listen = |e: std::io::Error| WebError::Listen {
+        listen: config.listen,
+        why: e.to_string(),
+    };
+    let listener = std::net::TcpListener::bind(config.listen).map_err(listen)?;
+    listener.set_nonblocking(true).map_err(listen)?;
+    let address = listener.local_addr().map_err(listen)?;
+    let stop = parts.stop.clone();
+    let app = App {
+        inner: Arc::new(Inner {
+            store: parts.store,
+            fleet: parts.fleet,
+            media: parts.media,
+            clock: parts.clock,
+            metrics: parts.metrics,
+            ingest: parts.ingest,
+            stop: parts.stop,
+            limit: limit::LoginLimit::new(),
+        }),
+    };
+    let handle = axum_server::Handle::new();
+    let tls = axum_server::tls_rustls::RustlsConfig::from_config(Arc::new(tls));
+    let mut server = axum_server::tls_rustls::from_tcp_rustls(listener, tls)
+        .map_err(listen)?
+        .handle(handle.clone())
+        .first_request_timeout(Duration::from_secs(20));
+    server
+        .http_builder()
+        .http1()
+        .header_read_timeout(Duration::from_secs(60));
+    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let task = tokio::spawn(server.serve(service));
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        handle.graceful_shutdown(Some(Duration::from_secs(3)));
+    });
+    Ok(Web { address, task })
+}

@@ -1,0 +1,30 @@
+// Turns one piece of the page into another without replacing what stays: focus, scroll position and
+// pictures that have not changed survive an update.
+
+export function morph(target, html) {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  children(target, template.content);
+}
+
+function children(now, next) {
+  const wanted = [...next.childNodes];
+  wanted.forEach((want, i) => {
+    const have = now.childNodes[i];
+    if (!have) now.append(want);
+    else if (have.nodeType !== want.nodeType || have.nodeName !== want.nodeName) have.replaceWith(want);
+    else if (have.nodeType === Node.ELEMENT_NODE) element(have, want);
+    else if (have.data !== want.data) have.data = want.data;
+  });
+  while (now.childNodes.length > wanted.length) now.lastChild.remove();
+}
+
+function element(have, want) {
+  for (const { name } of [...have.attributes]) {
+    if (!want.hasAttribute(name)) have.removeAttribute(name);
+  }
+  for (const { name, value } of want.attributes) {
+    if (have.getAttribute(name) !== value) have.setAttribute(name, value);
+  }
+  children(have, want);
+}

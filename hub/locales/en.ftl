@@ -1,0 +1,325 @@
+# The words of the pages. This file and id.ftl must have the same keys (a test checks it).
+
+# states
+state-up = working
+state-degraded = degraded
+state-down = down
+state-unknown = unknown
+state-maintenance = maintenance
+state-never = never ran
+
+# time
+unit-second = s
+unit-minute = min
+unit-hour = h
+unit-day = day
+unit-days-many = days
+unit-days = { $n ->
+    [one] { $n } day
+   *[other] { $n } days
+ }
+yesterday-at = yesterday { $time }
+month-1 = January
+month-2 = February
+month-3 = March
+month-4 = April
+month-5 = May
+month-6 = June
+month-7 = July
+month-8 = August
+month-9 = September
+month-10 = October
+month-11 = November
+month-12 = December
+month-short-1 = Jan
+month-short-2 = Feb
+month-short-3 = Mar
+month-short-4 = Apr
+month-short-5 = May
+month-short-6 = Jun
+month-short-7 = Jul
+month-short-8 = Aug
+month-short-9 = Sep
+month-short-10 = Oct
+month-short-11 = Nov
+month-short-12 = Dec
+weekday-1 = Monday
+weekday-2 = Tuesday
+weekday-3 = Wednesday
+weekday-4 = Thursday
+weekday-5 = Friday
+weekday-6 = Saturday
+weekday-7 = Sunday
+since = since { $time }
+since-label = Since
+age = age
+today = today
+as-of = as of { $time }
+
+# frame
+skip = Skip to content
+menu = Main menu
+menu-overview = Overview
+menu-sites = Sites
+menu-attendance = Attendance today
+menu-attendance-short = Attendance
+to-overview = to the overview
+logout = Log out
+language = Language
+theme = Switch between light and dark
+role-operator = Operator
+role-agency = Agency user
+fresh = data { "{" }age{ "}" } ago
+fresh-none = waiting for data
+fresh-lost = no news
+lost-band = This page has had no news since { "{" }time{ "}" }. Everything on it is old; the clock still runs.
+printed = Printed { $time }
+foot-zone = All times in { $zone }
+foot-nothing-outside = This page loads nothing from outside the county's network
+crumbs = Breadcrumbs
+
+# login
+login = Log in
+login-where = Command center of Soppeng county
+login-name = User name
+login-password = Password
+login-forgot = Forgotten the password? The SCC administrator makes a new one once they recognise you. Not by e-mail.
+login-foot = Every login is recorded. This page loads nothing from outside the county's network.
+login-wrong = User name or password do not match. Check capital letters, then try again.
+login-wait = { $n ->
+    [one] Too many tries. Try again in { $n } minute.
+   *[other] Too many tries. Try again in { $n } minutes.
+ }
+login-old-form = This page has been open for too long. Please fill it in once more.
+
+# pages that are only a note
+not-found-title = Page not found
+not-found-text = This address does not exist, or it is not for your user.
+forged-title = Form not accepted
+forged-text = This form is not from your present session. Go back, reload the page, and try again.
+bad-request-title = Request not understood
+bad-request-text = Check the address or what you filled in, then try again.
+broken-title = The page could not be loaded
+broken-text = Receiving data from the sites is not affected. Try again, or tell the administrator this code.
+error-code = Code { $code }
+
+# overview
+sentence-empty = The register is still empty.
+sentence-empty-hint = An administrator applies the register with: scc-hub fleet apply fleet.toml. Agency users see the sites of their own agency only.
+sentence-waiting = { $n ->
+    [one] { $n } thing needs action.
+   *[other] { $n } things need action.
+ }
+sentence-never = { $n ->
+    [one] { $n } site never ran.
+   *[other] { $n } sites never ran.
+ }
+sentence-rest = The rest is running.
+sentence-calm = Nothing is waiting for action.
+calm-what = What is unknown or under maintenance is in the table below.
+needs-action = Needs action
+needs-action-order = worst and newest first
+maintenance-not-counted = { $n } under maintenance not counted
+state-now = State now
+cameras-working = Cameras working
+terminals-working = Attendance machines working
+sites-working = Sites working
+unlisted = not registered { $n }
+punches-today = Punches today
+terminals-read = { $read } of { $of } machines read
+sites-never = { $n ->
+    [one] { $n } site never ran
+   *[other] { $n } sites never ran
+ }
+sites-never-what = Registered, but nothing has ever arrived. Install and start the agent at the site.
+item-link = { $site } · link
+item-link-what = No news from the agent. Cameras and attendance machines there are unknown, not down.
+item-box = { $site } · agent box
+lead-down = Down.
+lead-degraded = Degraded:
+lead-never = Never ran.
+lead-incomplete = Read in part:
+last-heard-at = last heard { $time }
+last-good-at = last good { $time }
+declared-since = Registered since { $date }.
+camera-named = camera { $name }
+terminal-named = machine { $name }
+
+# sites
+all-sites = All sites
+all-sites-order = Worst first. Unknown does not mean down.
+site = Site
+state = State
+cameras = Cameras
+terminals = Attendance machines
+last-heard = Last heard
+backlog = Backlog
+working = working
+do-first = What to do first
+way = The cause, from power to hub
+first-nothing = Nothing to do here
+first-nothing-what = All registered devices are working and their data reaches the hub.
+first-device = Do first: { $name }. { $todo }
+first-read-again = Machine { $name } was read in part
+first-read-again-what = The agent reads again by itself. Do not clear the machine's log and do not change its clock.
+way-power = Power
+way-link = Link
+way-agent = Agent
+way-device = Devices
+way-source = Source application
+way-hub = Hub
+way-unseen = cannot be seen
+way-power-weak = under-voltage since boot
+way-power-good = voltage is good
+way-power-unmeasured = not measured on this box
+way-link-never = never connected
+way-link-down = broken since { $time }
+way-link-up = connected since { $time }
+way-link-slow = connected since { $time }, slow
+way-link-away = away for a moment since { $time }
+way-agent-version = version { $version }
+way-agent-uptime = up { $span }
+way-devices = { $up } of { $of } working
+way-source-none = not used here
+way-hub-up = receiving
+no-picture-yet = Has never sent a picture
+taken-at = taken { $time }
+stale-at = old · { $time }
+every = every { $n } s
+receipt = Delivery receipt
+receipt-caption = Since 00:00 today, records
+receipt-sum = Taken = stored + queued + gaps.
+stream = Stream
+taken = Taken
+stored = Stored
+queued = Queued
+gap = Gaps
+duplicates = Duplicates
+sum = Sum
+gap-of = Gap of { $n } { $stream }
+unreadable = { $n ->
+    [one] { $n } record could not be read; it is stored as it came.
+   *[other] { $n } records could not be read; they are stored as they came.
+ }
+stream-event = Events
+stream-attendance = Attendance
+stream-warehouse = Warehouse
+stream-health = Health
+stream-snapshot = Snapshots
+stream-segment = Segments
+gap-damaged = part of the card was damaged; cannot be fetched again.
+gap-evicted-by-size = dropped by the box's limit on space.
+gap-evicted-by-age = dropped by the box's limit on age.
+gap-evicted-after-ack = once received by the hub, then dropped at the box.
+gap-disk-full = the card was full; new records were refused.
+gap-epoch-closed = an old buffer was closed; comes back if its card is found.
+gap-other = another reason.
+machine-hub = machine { $machine } / hub { $hub }
+machine-hub-label = Machine / hub
+read-complete-at = complete { $time }
+read-partial-at = in part { $time }
+read-not-today = not read today
+clock-ahead = clock is ahead by { $span }
+clock-behind = clock is behind by { $span }
+clock-right = right
+punches-people = { $n } punches, { $people } people
+punches-none = No punch of today has reached the hub yet.
+person = number { $number }
+box = Agent box and backlog
+link = Link
+backlog-is = { $n } records, { $size }.
+backlog-then = As it was before the link broke.
+oldest-from = Oldest from { $time }.
+disk = Card
+memory = Memory
+free-of = { $free } free of { $all }
+load = Load
+temperature = Temperature
+box-clock = Box clock
+clock-ntp = set by NTP
+clock-hub = agrees with the hub
+clock-unconfirmed = not confirmed
+agent-version = Agent version
+undeclared = Sends, not registered
+
+# causes at a site
+site-cause-never-sent = nothing has ever arrived
+site-cause-link = link broken
+site-cause-slow-link = slow link, acknowledgements are late
+site-cause-power = the box's supply is too weak
+site-cause-disk = the card is nearly full
+site-cause-heat = the box is too hot
+site-cause-device = a device is in trouble
+site-cause-hub-starting = the hub has just started and waits for agents to come back
+site-cause-agent-starting = the agent has just connected and is looking at its devices
+site-remedy-never-sent = Install the agent, switch its box on, and run scc-agent doctor.
+site-remedy-link = Check the box's power and the network at the site, then run scc-agent doctor.
+site-remedy-slow-link = Check what else loads the network at the site.
+site-remedy-power = Replace the box's adapter or power cable.
+site-remedy-disk = Check the card; with a good link, room comes back by itself.
+site-remedy-heat = Give the box air and keep it out of the sun.
+site-remedy-device = Check the device at the site.
+site-remedy-hub-starting = Wait half a minute.
+site-remedy-agent-starting = Wait a minute.
+
+# causes at a device: the sentence, then what to do first
+cause-offline = No answer at its address.
+cause-refused = Its address answers but refuses the connection.
+cause-unresolved = Its name is not found on the network.
+cause-unauthorized = User name or password were refused.
+cause-stalled = Connected, but no new picture comes.
+cause-no-video = Connected, but there is no video track that can be read.
+cause-garbage = What it sends is not what it should be.
+cause-crashed = Its reader program ended suddenly and was started again.
+cause-silent = Its port is open, but the service says nothing.
+cause-key-refused = The machine refused the comm key.
+cause-busy = Another program is using the machine.
+cause-incomplete = Not all of the machine's records have been read.
+cause-unknown-format = Its records are of no known layout.
+cause-encrypted = The machine speaks the encrypted dialect.
+cause-clock-drift = Its clock is off by more than a minute.
+cause-buffer-full = The box cannot store what it delivers.
+cause-starting = The agent has only just begun to look.
+cause-other = Another cause.
+remedy-offline = Check the device's power, cable and IP address.
+remedy-refused = Check the port number and the service on the device.
+remedy-unresolved = Use an IP address in agent.toml or repair DNS.
+remedy-unauthorized = Make name and password the same on the device and in the box.
+remedy-stalled = Restart the device; if it happens again, check its network.
+remedy-no-video = Choose an H.264 or H.265 stream in the camera's settings.
+remedy-garbage = Make sure that the address is the right device's.
+remedy-crashed = Nothing if it happened once; if it repeats, tell the administrator.
+remedy-silent = Restart the attendance machine.
+remedy-key-refused = Make the comm key the same on the machine and in the box.
+remedy-busy = Close the other program that holds the machine.
+remedy-incomplete = Do not clear the machine's log; the agent reads again by itself.
+remedy-unknown-format = Send the output of scc-agent terminal probe to the administrator.
+remedy-encrypted = Switch the encrypted mode off in the machine's settings.
+remedy-clock-drift = Set the device's clock; lateness is not judged yet.
+remedy-buffer-full = Check the room on the box's card.
+remedy-starting = Wait a minute.
+remedy-other = Run scc-agent doctor at the site.
+
+# attendance
+attendance-none = No attendance machine is registered.
+attendance-punches = { $n } punches today from { $of } machines.
+attendance-partial = { $n ->
+    [one] { $n } machine was read in part.
+   *[other] { $n } machines were read in part.
+ }
+attendance-unknown = { $n ->
+    [one] { $n } machine has not been read: its people are unknown, not absent.
+   *[other] { $n } machines have not been read: their people are unknown, not absent.
+ }
+attendance-rule = The time of a punch is the machine's; a slow link makes nobody late.
+numbers-today = Today's numbers
+read-complete = Machines read completely
+read-partial = Machines read in part
+read-unknown = Machines not read
+board = Today's board by agency
+board-order = Least certain first. Numbers change when machines have been read completely.
+agency-terminal = Agency and machine
+reading = Reading
+punches = Punches
+people = People
+terminal-clock = Machine's clock

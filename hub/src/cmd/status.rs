@@ -1,0 +1,112 @@
+//! `scc-hub status`: the sites in a table, for whoever has a terminal and no browser. It reads the
+//! database only, so it also works while the hub is down; then every link is as the database last
+//! saw it.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use scc_common::clock::{SharedClock, SystemClock};
+use scc_common::lang::Lang;
+use scc_common::record::{DeviceKind, State};
+
+use crate::config::Config;
+use crate::fleet::judge::SiteNow;
+use crate::fleet::{Fleet, Snapshot};
+use crate::store::StoreError;
+use crate::web::overview::{rank, site_cause};
+use crate::web::text::T;
+
+/// Why there is no table.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusError {
+    /// The database cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The terminal is gone.
+    #[error("the output cannot be written: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Prints the table, worst site first.
+///
+/// # Errors
+/// [`StatusError`].
+pub async fn run(config: &Config, lang: Lang, out: &mut impl Write) -> Result<(), StatusError> {
+    let clock: SharedClock = SystemClock::shared();
+    let store = super::fleet::open(config)?;
+    let snapshot = Fleet::from_store(&store, &clock).await?;
+    print(&snapshot, lang, out)?;
+    Ok(())
+}
+
+fn print(snapshot: &Snapshot, lang: Lang, out: &mut impl Write) -> io::Result<()> {
+    let zone = snapshot
+        .declared
+        .as_ref()
+        .map(|d| d.register.timezone.as_str());
+    let zone = zone
+        .and_then(|z| TimeZone::get(z).ok())
+        .unwrap_or(TimeZone::UTC);
+    let t = T::new(lang, zone, snapshot.at_ms);
+    if snapshot.sites.is_empty() {
+        return writeln!(out, "{}", t.s("sentence-empty"));
+    }
+    let head = [
+        "site",
+        "state",
+        "since-label",
+        "cameras",
+        "terminals",
+        "last-heard",
+        "backlog",
+        "way",
+    ];
+    let mut rows = vec![head.map(|key| {
+        if key == "way" {
+            String::new()
+        } else {
+            t.s(key)
+        }
+    })];
+    let mut sites: Vec<&Arc<SiteNow>> = snapshot.sites.iter().collect();
+    sites.sort_by_key(|s| rank(s.state));
+    rows.extend(sites.iter().map(|site| row(&t, site)));
+    let widths: Vec<usize> = (0..head.len())
+        .map(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0))
+        .collect();
+    for row in rows {
+        let line: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, w)| format!("{cell:<w$}", w = *w))
+            .collect();
+        writeln!(out, "{}", line.join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+fn row(t: &T, site: &SiteNow) -> [String; 8] {
+    let of = |kind| {
+        let up = site
+            .devices_of(kind)
+            .filter(|d| d.state == State::Up)
+            .count();
+        match site.devices_of(kind).count() {
+            0 => "–".to_owned(),
+            all => format!("{up} / {all}"),
+        }
+    };
+    [
+        site.name.clone(),
+        t.state(site.state),
+        t.when(site.since_ms),
+        of(DeviceKind::Camera),
+        of(DeviceKind::Terminal),
+        site.heard_ms
+            .map_or_else(|| "–".to_owned(), |ms| t.span(t.now_ms - ms)),
+        site.backlog
+            .map_or_else(|| "?".to_owned(), |b| t.int(b.records)),
+        site_cause(t, site),
+    ]
+}

@@ -1,0 +1,125 @@
+//! The event stream: what differs on the page that somebody has open.
+//!
+//! The page names itself (`?di=ringkasan`, `?di=lokasi/rsud` …). Its parts are rendered again when
+//! there is news, at most twice a second, and every five seconds for what time alone changes; parts
+//! that differ from what this viewer has are sent as `part` events, and a `beat` tells that the hub
+//! is alive. The session is looked at again every minute, so that a session that has ended goes dark.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, Sse};
+use futures::Stream;
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::page::Part;
+use super::session::Viewer;
+use super::text::{T, finish};
+use super::{App, Refused, attendance, overview, site};
+
+/// Shortest time between two renderings for one viewer.
+const PACE: Duration = Duration::from_millis(500);
+/// What time alone changes is looked at, and life is shown, this often.
+const BEAT: Duration = Duration::from_secs(5);
+/// Beats between two looks at the session.
+const BEATS_PER_CHECK: u32 = 12;
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Watch {
+    di: String,
+}
+
+/// The parts of the page that a viewer has open.
+async fn parts(app: &App, t: &T, viewer: &Viewer, place: &str) -> Result<Vec<Part>, Refused> {
+    let snapshot = app.fleet.now();
+    match place {
+        "ringkasan" => overview::parts(app, t, viewer, &snapshot).await,
+        "lokasi" => overview::sites_parts(t, viewer, &snapshot),
+        "absensi" => attendance::parts(app, t, viewer, &snapshot).await,
+        other => {
+            let id = other.strip_prefix("lokasi/").ok_or(Refused::NotFound)?;
+            site::parts(app, t, viewer, &snapshot, id).await
+        }
+    }
+}
+
+pub(crate) async fn stream(
+    State(app): State<App>,
+    viewer: Viewer,
+    Query(watch): Query<Watch>,
+    headers: HeaderMap,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Refused> {
+    let lang = app.t(&headers).lang;
+    let t = app.t(&headers);
+    // refused here rather than in a stream that nobody can read the status of
+    let first = parts(&app, &t, &viewer, &watch.di).await?;
+    let (tell, told) = mpsc::channel(16);
+    tokio::spawn(async move {
+        let mut changes = app.fleet.changes();
+        changes.mark_unchanged();
+        let mut beat = tokio::time::interval(BEAT);
+        let mut beats = 0_u32;
+        // everything once: the page may be older than this stream
+        let mut have: Vec<Part> = Vec::new();
+        let mut fresh = Some(first);
+        loop {
+            let t = app.words(lang, &app.fleet.now());
+            let now = match fresh.take() {
+                Some(parts) => parts,
+                None => match parts(&app, &t, &viewer, &watch.di).await {
+                    Ok(parts) => parts,
+                    // the site has left the register, or the database is away: the page will say so
+                    Err(_) => return,
+                },
+            };
+            for part in &now {
+                if !have.contains(part) {
+                    let data = serde_json::json!({ "id": part.id, "html": finish(&part.html, &t) });
+                    if tell
+                        .send(Ok(Event::default().event("part").data(data.to_string())))
+                        .await
+                        .is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+            have = now;
+            let heard = app.fleet.now().heard_ms.unwrap_or(0);
+            let data = serde_json::json!({ "now": app.clock.wall_ms(), "heard": heard });
+            if tell
+                .send(Ok(Event::default().event("beat").data(data.to_string())))
+                .await
+                .is_err()
+            {
+                return;
+            }
+            tokio::time::sleep(PACE).await;
+            tokio::select! {
+                () = app.stop.cancelled() => return,
+                () = tell.closed() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+                _ = beat.tick() => {
+                    beats += 1;
+                    if beats.is_multiple_of(BEATS_PER_CHECK) && !still_in(&app, &viewer).await {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    Ok(Sse::new(ReceiverStream::new(told)))
+}
+
+/// Whether the session is still good and still allows the same.
+async fn still_in(app: &App, viewer: &Viewer) -> bool {
+    let found = app
+        .store
+        .session(viewer.token_sha256, app.clock.wall_ms())
+        .await;
+    matches!(found, Ok(Some(crate::store::people::Session { role, .. })) if role == viewer.role)
+}

@@ -1,0 +1,100 @@
+//! What is answered when a page cannot be shown: one type for pages, API and media, so that nobody
+//! learns from the kind of answer what exists. Another's site is the same 404 as no site at all.
+
+use axum::extract::Request;
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+/// Why something is not shown.
+#[derive(Debug, Clone)]
+pub(crate) enum Refused {
+    /// Nobody is logged in; `page` is where they wanted to go.
+    NotLoggedIn { page: String },
+    /// There is no such thing, or it is another's.
+    NotFound,
+    /// A form that did not come from our page, or whose session has ended.
+    Forged,
+    /// The request makes no sense.
+    Bad,
+    /// The hub's own fault, with a code that is in the log.
+    Broken { code: String },
+}
+
+impl Refused {
+    /// Logs what broke under a short code and hides the rest from the page.
+    pub(crate) fn broken(error: impl std::fmt::Display) -> Self {
+        let code = format!("{:04X}", rand::random::<u16>());
+        tracing::error!(%error, code, "a request could not be answered");
+        Self::Broken { code }
+    }
+
+    const fn status(&self) -> StatusCode {
+        match self {
+            Self::NotLoggedIn { .. } => StatusCode::UNAUTHORIZED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Forged => StatusCode::FORBIDDEN,
+            Self::Bad => StatusCode::BAD_REQUEST,
+            Self::Broken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// Gives refusals their body: a redirect to the login or a page for people, JSON for programs.
+pub(crate) async fn explain(
+    axum::extract::State(app): axum::extract::State<super::App>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let for_programs = [
+        "/api/", "/media/", "/events", "/metrics", "/healthz", "/assets/",
+    ]
+    .iter()
+    .any(|p| path.starts_with(p));
+    let t = app.t(request.headers());
+    let response = next.run(request).await;
+    let Some(refused) = response.extensions().get::<Refused>().cloned() else {
+        return response;
+    };
+    let status = refused.status();
+    if for_programs {
+        let error = match &refused {
+            Refused::NotLoggedIn { .. } => "not logged in",
+            Refused::NotFound => "not found",
+            Refused::Forged => "the form is not ours",
+            Refused::Bad => "bad request",
+            Refused::Broken { .. } => "internal error",
+        };
+        let code = match &refused {
+            Refused::Broken { code } => Some(code.as_str()),
+            _ => None,
+        };
+        let body = serde_json::json!({ "error": error, "code": code });
+        return (status, axum::Json(body)).into_response();
+    }
+    match refused {
+        Refused::NotLoggedIn { page } => {
+            let to = if page == "/" {
+                "/masuk".to_owned()
+            } else {
+                format!("/masuk?ke={}", super::page::percent(&page))
+            };
+            (StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response()
+        }
+        Refused::NotFound => (status, super::page::note(&t, "not-found", "")).into_response(),
+        Refused::Forged => (status, super::page::note(&t, "forged", "")).into_response(),
+        Refused::Bad => (status, super::page::note(&t, "bad-request", "")).into_response(),
+        Refused::Broken { code } => {
+            (status, super::page::note(&t, "broken", &code)).into_response()
+        }
+    }
+}
