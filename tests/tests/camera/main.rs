@@ -1,5 +1,11 @@
 //! Cameras against the stand-in: real RTSP, real footage, real FFmpeg, a reader process each.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the helpers of a test fail it as the test itself would"
+)]
+
 mod relay;
 
 use std::io::Write as _;
