@@ -154,14 +154,6 @@ impl StandInCamera {
         self.obey(&format!("garble {name}"))
     }
 
-    /// The stream's clock jumps by this many seconds.
-    ///
-    /// # Errors
-    /// As above.
-    pub fn jump(&mut self, name: &str, seconds: i32) -> anyhow::Result<()> {
-        self.obey(&format!("jump {name} {seconds}"))
-    }
-
     /// Footage again.
     ///
     /// # Errors

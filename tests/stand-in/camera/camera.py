@@ -12,7 +12,6 @@ It prints `port N` when it listens, then obeys lines on standard input and answe
     freeze NAME      the same picture again and again (an encoder that hangs, a stuck sensor)
     silence NAME     the connection stays, nothing comes
     garble NAME      noise instead of pictures, in proper RTP
-    jump NAME SECS   the stream's clock jumps; never to before its beginning
     resume NAME      footage again
     auth none | auth basic USER PASSWORD | auth digest USER PASSWORD
     stop             the port closes, every session ends (a camera that lost its power)
@@ -70,7 +69,6 @@ class Footage:
         self.keyframes = [i for i, u in enumerate(units) if 5 in nal_types(u)]
         self.offset = offset  # seconds, so that two cameras do not show the same moment
         self.mode = "resume"
-        self.jump = 0
 
 
 class Feeder:
@@ -113,7 +111,7 @@ class Feeder:
 
     def push(self, unit):
         buffer = Gst.Buffer.new_wrapped(unit)
-        buffer.pts = buffer.dts = self.number * FRAME + self.footage.jump * Gst.SECOND
+        buffer.pts = buffer.dts = self.number * FRAME
         buffer.duration = FRAME
         return self.source.emit("push-buffer", buffer)
 
@@ -212,8 +210,6 @@ class Camera:
                     self.start()
             case ["freeze" | "silence" | "garble" | "resume" as mode, name] if name in self.streams:
                 self.streams[name].mode = mode
-            case ["jump", name, seconds] if name in self.streams:
-                self.streams[name].jump += int(seconds)
             case _:
                 return "error unknown command"
         return "ok"

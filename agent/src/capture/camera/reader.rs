@@ -19,6 +19,9 @@ use super::protocol::{Job, Message, decode};
 const LINES: u32 = 5;
 const WINDOW_MS: u64 = 60_000;
 
+/// What a pipe holds.
+const READ_BYTES: usize = 64 * 1024;
+
 /// Longest line that is logged.
 const LINE_BYTES: usize = 300;
 
@@ -123,6 +126,9 @@ impl Reader {
             if self.held.is_empty() && self.held.capacity() > (1 << 20) {
                 // one large fragment must not hold its room until the next
                 self.held = BytesMut::new();
+            }
+            if self.held.capacity() - self.held.len() < READ_BYTES / 4 {
+                self.held.reserve(READ_BYTES);
             }
             if self
                 .out

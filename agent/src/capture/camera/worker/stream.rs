@@ -112,9 +112,10 @@ impl Session {
         options.set("allowed_media_types", "video");
         // a second belt, microseconds
         options.set("timeout", &(OPEN_MS * 1_000).to_string());
-        // the session description and the first pictures say all that a remux needs
-        options.set("analyzeduration", "2000000");
-        options.set("probesize", "1000000");
+        // it stops looking as soon as it knows size and rate, mostly at once; a camera that tells
+        // them with its keyframes only gets the time for one
+        options.set("analyzeduration", "10000000");
+        options.set("probesize", "5000000");
         options.set("fpsprobesize", "3");
         let input = ffmpeg::format::input_with_interrupt_and_dictionary(&url, overdue, options)
             .and_then(|input| deadline.kept().map(|()| input))

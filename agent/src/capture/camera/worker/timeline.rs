@@ -98,7 +98,10 @@ impl Timeline {
         let by_arrival = last.dts.saturating_add(waited.clamp(1, LONGEST_STEP));
         let step = told.saturating_sub(told_before);
         if step < -LONGEST_STUMBLE || step > waited.saturating_add(FORWARD_SLACK) {
-            return rebased(by_arrival);
+            // frames that came together were taken a step apart; a gap in arrival is a gap
+            let gap = waited > self.step.saturating_mul(5);
+            let a_step = last.dts.saturating_add(self.step);
+            return rebased(if gap { by_arrival } else { a_step });
         }
         if step <= 0 {
             return (by_arrival, last.told);
