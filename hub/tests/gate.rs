@@ -1,5 +1,10 @@
 //! The gate as agents and strangers meet it: real sockets, real certificates, rumqttc as the agent.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "these are tests; clippy knows it only of functions marked as such"
+)]
+
 mod gate_support;
 
 use std::time::Duration;
@@ -455,7 +460,7 @@ async fn a_large_payload_arrives_whole() {
     let mut world = World::open(&["rsud"]).await;
     let mut agent = world.connect("rsud").await;
     let payload: Vec<u8> = (0..scc_common::wire::MAX_PAYLOAD)
-        .map(|i| (i % 251) as u8)
+        .map(|i| u8::try_from(i % 251).unwrap())
         .collect();
     agent.publish("scc/up/rsud", &payload).await;
     agent.puback().await;

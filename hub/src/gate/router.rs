@@ -22,7 +22,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{
     Disconnect, DisconnectReasonCode, Packet, PingReq, Publish, PublishProperties,
 };
@@ -43,7 +43,7 @@ const INGEST: &str = "scc.ingest";
 /// The router hands over so many messages before it waits to be woken.
 const BATCH: u64 = 200;
 
-type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), LinkError> + Send + Sync;
+type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), GateError> + Send + Sync;
 
 /// Makes links. Cheap to clone.
 #[derive(Clone)]
@@ -81,6 +81,7 @@ pub(super) async fn start(
         LinkBuilder::new(client, events.clone())
             .build()
             .map(|(tx, rx, _)| (tx, rx))
+            .map_err(ended)
     });
     let links = Links {
         connect,
@@ -125,7 +126,7 @@ impl Links {
             () = self.ended.cancelled() => return Err(ended("it has ended")),
         };
         match answer {
-            Ok(Ok(link)) => link.map_err(ended),
+            Ok(Ok(link)) => link,
             Ok(Err(_)) => Err(ended("the thread that made a link has panicked")),
             Err(_) => Err(ended("it does not answer")),
         }
@@ -171,6 +172,10 @@ impl AgentLink {
     }
 }
 
+/// There is no router any more; the gate knows it.
+#[derive(Debug)]
+pub(super) struct Gone;
+
 /// Where an agent's publishes enter.
 pub(super) struct UpLink {
     agent: AgentId,
@@ -182,14 +187,20 @@ pub(super) struct UpLink {
 impl UpLink {
     /// Hands a checked and charged publish on. The ticket travels beside the payload, as MQTT 5
     /// correlation data, which never reaches a socket.
-    pub(super) async fn publish(&mut self, publish: Publish, charge: Charge) -> Result<(), ()> {
+    pub(super) async fn publish(&mut self, publish: Publish, charge: Charge) -> Result<(), Gone> {
         let ticket = self.ledger.enter(&self.agent, charge);
         let properties = PublishProperties {
             correlation_data: Some(Bytes::copy_from_slice(&ticket.to_be_bytes())),
             ..PublishProperties::default()
         };
         let sent = self.tx.send(Packet::Publish(publish, Some(properties)));
-        sent.await.map(|_| ()).map_err(|_| self.ended.cancel())
+        match sent.await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                self.ended.cancel();
+                Err(Gone)
+            }
+        }
     }
 }
 
@@ -201,12 +212,15 @@ pub(super) struct Acks {
 
 impl Acks {
     /// The next packet for the socket. Loses nothing when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<Packet, ()> {
+    pub(super) async fn next(&mut self) -> Result<Packet, Gone> {
         loop {
             match self.rx.next().await {
                 Ok(Some(Notification::DeviceAck(ack))) => return Ok(ack.into()),
                 Ok(_) => {}
-                Err(_) => return Err(self.ended.cancel()),
+                Err(_) => {
+                    self.ended.cancel();
+                    return Err(Gone);
+                }
             }
         }
     }
