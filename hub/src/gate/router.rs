@@ -172,6 +172,10 @@ impl AgentLink {
     }
 }
 
+/// There is no router any more; the gate knows it.
+#[derive(Debug)]
+pub(super) struct Gone;
+
 /// Where an agent's publishes enter.
 pub(super) struct UpLink {
     agent: AgentId,
@@ -183,14 +187,20 @@ pub(super) struct UpLink {
 impl UpLink {
     /// Hands a checked and charged publish on. The ticket travels beside the payload, as MQTT 5
     /// correlation data, which never reaches a socket.
-    pub(super) async fn publish(&mut self, publish: Publish, charge: Charge) -> Result<(), ()> {
+    pub(super) async fn publish(&mut self, publish: Publish, charge: Charge) -> Result<(), Gone> {
         let ticket = self.ledger.enter(&self.agent, charge);
         let properties = PublishProperties {
             correlation_data: Some(Bytes::copy_from_slice(&ticket.to_be_bytes())),
             ..PublishProperties::default()
         };
         let sent = self.tx.send(Packet::Publish(publish, Some(properties)));
-        sent.await.map(|_| ()).map_err(|_| self.ended.cancel())
+        match sent.await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                self.ended.cancel();
+                Err(Gone)
+            }
+        }
     }
 }
 
@@ -202,14 +212,14 @@ pub(super) struct Acks {
 
 impl Acks {
     /// The next packet for the socket. Loses nothing when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<Packet, ()> {
+    pub(super) async fn next(&mut self) -> Result<Packet, Gone> {
         loop {
             match self.rx.next().await {
                 Ok(Some(Notification::DeviceAck(ack))) => return Ok(ack.into()),
                 Ok(_) => {}
                 Err(_) => {
                     self.ended.cancel();
-                    return Err(());
+                    return Err(Gone);
                 }
             }
         }

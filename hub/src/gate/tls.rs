@@ -30,6 +30,7 @@ type Digest = [u8; 32];
 
 /// Issuer and serial of a certificate: what a revocation list names it by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct CertificateName {
     issuer: Vec<u8>,
     serial: Vec<u8>,

@@ -24,7 +24,7 @@ use scc_hub::config;
 use scc_hub::gate::{self, Arrivals, Arrived, Gate, GateError};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -73,10 +73,10 @@ impl Authority {
         fs::set_permissions(dir.join("key.pem"), fs::Permissions::from_mode(0o600)).unwrap();
     }
 
-    fn revocations(&self, serials: &[u64]) -> String {
+    fn revocations(&self, serials: &[u64], until_year: i32) -> String {
         CertificateRevocationListParams {
             this_update: date_time_ymd(2024, 1, 1),
-            next_update: date_time_ymd(2099, 1, 1),
+            next_update: date_time_ymd(until_year, 1, 1),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serials
@@ -128,7 +128,7 @@ impl World {
         );
         fs::write(at("hub-ca.pem"), hubs.0.pem()).unwrap();
         fs::write(at("agents-ca.pem"), agents.0.pem()).unwrap();
-        fs::write(at("revoked.pem"), agents.revocations(&[])).unwrap();
+        fs::write(at("revoked.pem"), agents.revocations(&[], 2099)).unwrap();
         let config = config::Gate {
             listen: "127.0.0.1:0".parse().unwrap(),
             certificate: at("hub/cert.pem"),
@@ -168,8 +168,9 @@ impl World {
         issue(authority, &self.path(name), 1, name, uri);
     }
 
-    pub(crate) fn revoke(&self, name: &str) {
-        let list = self.agents.revocations(&[self.serials[name]]);
+    /// Puts a list in place that names this agent and is good until this year.
+    pub(crate) fn revoke(&self, name: &str, until_year: i32) {
+        let list = self.agents.revocations(&[self.serials[name]], until_year);
         // As the provisioning tool does it: never a half-written list.
         fs::write(self.path("revoked.new"), list).unwrap();
         fs::rename(self.path("revoked.new"), self.path("revoked.pem")).unwrap();
@@ -335,7 +336,18 @@ impl Raw {
     }
 
     pub(crate) async fn with(world: &World, tls: Arc<rustls::ClientConfig>) -> Self {
-        let socket = TcpStream::connect(world.address).await.unwrap();
+        Self::over(TcpStream::connect(world.address).await.unwrap(), tls).await
+    }
+
+    /// A peer whose system takes in little that it does not read.
+    pub(crate) async fn with_small_window(world: &World, name: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4_096).unwrap();
+        let socket = socket.connect(world.address).await.unwrap();
+        Self::over(socket, world.tls(name)).await
+    }
+
+    async fn over(socket: TcpStream, tls: Arc<rustls::ClientConfig>) -> Self {
         let host = "localhost".try_into().unwrap();
         let stream = soon(TlsConnector::from(tls).connect(host, socket)).await;
         Self(stream.unwrap())
