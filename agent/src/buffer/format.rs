@@ -101,8 +101,8 @@ impl Header {
         out[56..64].copy_from_slice(&self.acked.to_le_bytes());
         out[64..68].copy_from_slice(&self.len.to_le_bytes());
         out[68..84].copy_from_slice(&self.sum.0);
-        let crc = crc32fast::hash(&out[..84]);
-        out[84..88].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc(&out[..84]);
+        out[84..88].copy_from_slice(&crc);
         out
     }
 
@@ -117,7 +117,7 @@ impl Header {
         if bytes[0..4] != MAGIC {
             return Err(HeaderError::Magic);
         }
-        if crc32fast::hash(&bytes[..84]) != u32::from_le_bytes(field(bytes, 84)) {
+        if bytes[84..88] != crc(&bytes[..84]) {
             return Err(HeaderError::Crc);
         }
         if bytes[4] != VERSION {
@@ -159,6 +159,12 @@ impl Header {
     pub fn total(&self) -> u64 {
         HEADER_LEN as u64 + u64::from(self.len)
     }
+}
+
+/// The CRC-32 that stands at the end of a header, over the bytes before it.
+#[must_use]
+pub fn crc(bytes: &[u8]) -> [u8; 4] {
+    crc32fast::hash(bytes).to_le_bytes()
 }
 
 /// The `N` bytes at `at`, which the caller knows to lie inside the header.

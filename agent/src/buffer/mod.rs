@@ -168,7 +168,7 @@ impl Buffer {
             appended,
             damage: damage.clone(),
             lock,
-            failed: None,
+            retry: worker::Retry::default(),
             suspect: false,
         };
         let mut store = store;

@@ -134,6 +134,7 @@ impl Store {
             buried: Vec::new(),
             damage,
             broken: None,
+            failure: None,
             tended_at: None,
         };
         let mut recovery = Recovery {

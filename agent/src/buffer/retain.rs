@@ -17,7 +17,7 @@ use scc_common::wire::GapReason;
 use super::BufferError;
 use super::disk::{BALLAST, FileId};
 use super::index::Changes;
-use super::store::{Broken, FileInfo, Store, from_io};
+use super::store::{FileInfo, Store, from_io};
 
 /// Largest and smallest size of a file of records, bytes; between them it is 1/16 of the cap.
 const FILE_SIZE: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
@@ -197,8 +197,7 @@ impl Store {
             tracing::warn!(stream = %id.stream, records = unsent, reason = reason.name(), "records dropped before the hub had them");
         }
         if let Err(e) = self.disk.unlink(id) {
-            self.broken = Some(Broken::Write);
-            return Err(from_io("removing a file", &e));
+            return Err(self.step_failed("removing a file", &e));
         }
         self.buried.push(id);
         Ok(())

@@ -95,6 +95,8 @@ pub(super) struct Store {
     pub(super) damage: Damage,
     /// A step failed half-way: nothing here may be used any more.
     pub(super) broken: Option<Broken>,
+    /// What the step said that broke it.
+    pub(super) failure: Option<BufferError>,
     /// When housekeeping ran last.
     pub(super) tended_at: Option<MonoMs>,
 }
@@ -124,10 +126,20 @@ impl Store {
             IndexError::Damaged(_) => Broken::Index,
             IndexError::NoRoom(_) | IndexError::System(_) => Broken::Write,
         });
-        match e {
+        let error = match e {
             IndexError::NoRoom(text) => BufferError::Full(text.clone()),
             other => BufferError::Disk(other.to_string()),
-        }
+        };
+        self.failure = Some(error.clone());
+        error
+    }
+
+    /// Takes note of a failure of a step on files.
+    pub(super) fn step_failed(&mut self, what: &str, e: &io::Error) -> BufferError {
+        self.broken = Some(Broken::Write);
+        let error = from_io(what, e);
+        self.failure = Some(error.clone());
+        error
     }
 
     /// Commits, with the marks of buried files.
@@ -192,8 +204,7 @@ impl Store {
                 for (id, len) in before {
                     let _ = self.disk.truncate(id, len);
                 }
-                self.broken = Some(Broken::Write);
-                return Err(from_io("writing a record", &e));
+                return Err(self.step_failed("writing a record", &e));
             }
         };
         let mut next: BTreeMap<Lane, Seq> = BTreeMap::new();

@@ -4,7 +4,8 @@
 //! are committed together: at most [`MAX_GROUP`] records or [`MAX_GROUP_BYTES`]. Nothing lingers: a
 //! record that waits alone is committed at once, and those that come meanwhile form the next group.
 //!
-//! A store that breaks is dropped and opened anew at the next request, at most once a second.
+//! A store that breaks is dropped and opened anew at the next request: at once the first time, then
+//! after 1, 2, 4 … seconds until an append succeeds again, because an opening costs memory and wear.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -27,8 +28,37 @@ const MAX_GROUP: usize = 32;
 /// Bytes after which a group is closed.
 const MAX_GROUP_BYTES: u64 = 4 << 20;
 
-/// Milliseconds between two attempts to open a store that cannot be opened.
+/// First wait between two openings of a store that keeps breaking, milliseconds; it doubles.
 const RETRY_MS: u64 = 1_000;
+
+/// Longest wait while the card fails, milliseconds.
+const MAX_RETRY_MS: u64 = 30_000;
+
+/// Longest wait while the card is full: somebody may make room at any moment.
+const MAX_RETRY_FULL_MS: u64 = 4_000;
+
+/// How often and when a broken store was opened anew, and why it broke.
+#[derive(Debug, Default)]
+pub(super) struct Retry {
+    openings: u32,
+    at: MonoMs,
+    error: Option<BufferError>,
+}
+
+impl Retry {
+    /// Whether it is too early to try again.
+    fn too_early(&self, now: MonoMs) -> Option<BufferError> {
+        let longest = match self.error {
+            Some(BufferError::Full(_)) => MAX_RETRY_FULL_MS,
+            _ => MAX_RETRY_MS,
+        };
+        let doubled = self.openings.checked_sub(1)?.min(16);
+        let wait = (RETRY_MS << doubled).min(longest);
+        (now.saturating_sub(self.at) < wait)
+            .then(|| self.error.clone())
+            .flatten()
+    }
+}
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, BufferError>>;
 
@@ -57,8 +87,7 @@ pub(super) struct Worker {
     pub(super) damage: Arc<Mutex<Damage>>,
     /// Held as long as the thread lives.
     pub(super) lock: File,
-    /// Why there is no store, and when that was.
-    pub(super) failed: Option<(BufferError, MonoMs)>,
+    pub(super) retry: Retry,
     /// The index is not to be tried again.
     pub(super) suspect: bool,
 }
@@ -116,6 +145,7 @@ impl Worker {
         };
         let accepted = answers.iter().filter(|answer| answer.is_ok()).count() as u64;
         if accepted > 0 {
+            self.retry = Retry::default();
             self.appended.send_modify(|n| *n += accepted);
         }
         for ((permit, reply), answer) in replies.into_iter().zip(answers) {
@@ -179,6 +209,7 @@ impl Worker {
         self.take_damage(&mut store);
         if let Some(broken) = store.broken {
             self.suspect = broken == Broken::Index;
+            self.retry.error = answer.as_ref().err().cloned().or(store.failure.take());
             tracing::error!(
                 ?broken,
                 "the buffer failed half-way; it is opened anew from what is on the card"
@@ -191,29 +222,18 @@ impl Worker {
 
     fn open(&mut self) -> Result<Store, BufferError> {
         let now = self.clock.mono_ms();
-        if let Some((error, at)) = &self.failed
-            && now.saturating_sub(*at) < RETRY_MS
-        {
-            return Err(error.clone());
+        if let Some(error) = self.retry.too_early(now) {
+            return Err(error);
         }
-        let opened = Store::open(
-            &self.root,
-            self.limits,
-            &self.clock,
-            &Steps::default(),
-            self.suspect,
-        );
-        match opened {
-            Ok(store) => {
-                self.failed = None;
-                self.suspect = false;
-                Ok(store)
-            }
-            Err(e) => {
-                self.failed = Some((e.clone(), now));
-                Err(e)
-            }
+        self.retry.openings += 1;
+        self.retry.at = now;
+        let steps = Steps::default();
+        let opened = Store::open(&self.root, self.limits, &self.clock, &steps, self.suspect);
+        match &opened {
+            Ok(_) => self.suspect = false,
+            Err(e) => self.retry.error = Some(e.clone()),
         }
+        opened
     }
 
     /// Hands found damage to the handle.

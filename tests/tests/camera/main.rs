@@ -1,9 +1,4 @@
 //! Cameras against the stand-in: real RTSP, real footage, real FFmpeg, a reader process each.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests may fail the test"
-)]
 
 #![expect(
     clippy::unwrap_used,

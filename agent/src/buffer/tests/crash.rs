@@ -42,7 +42,7 @@ fn script(
 fn whatever_step_is_the_last_one_accepted_records_stay() {
     let mut n = 0;
     loop {
-        let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+        let (dir, clock) = (in_memory(), clock());
         let mut accepted = BTreeMap::new();
         let steps = Steps::ending_after(n);
         let whole = open_store(dir.path(), tight(), &clock, &steps)

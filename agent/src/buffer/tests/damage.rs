@@ -61,19 +61,20 @@ fn open_damaged(
     clock: &Arc<ManualClock>,
     harm: impl FnOnce(&Path),
 ) -> (tempfile::TempDir, Store) {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = in_memory();
     copy(golden, dir.path());
     harm(dir.path());
     let (tell, told) = mpsc::channel();
     let (path, clock) = (dir.path().to_owned(), clock.clone());
-    std::thread::spawn(move || {
-        // the listener has given up only if the test has already failed
-        let _ = tell.send(open_store(&path, roomy(), &clock, &Steps::default()));
+    let opening = std::thread::spawn(move || {
+        let store = open_store(&path, roomy(), &clock, &Steps::default());
+        // who waits may have given up
+        let _ = tell.send(());
+        store
     });
-    let store = told
-        .recv_timeout(Duration::from_secs(10))
-        .expect("the buffer opens within ten seconds")
-        .unwrap();
+    let opened = told.recv_timeout(Duration::from_secs(10));
+    opened.expect("the buffer opens within ten seconds");
+    let store = opening.join().unwrap().unwrap();
     (dir, store)
 }
 

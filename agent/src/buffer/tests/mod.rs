@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod limits;
 mod model;
+mod weight;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,6 +37,12 @@ fn roomy() -> BufferLimits {
         media_hours: 24,
         min_free_bytes: 0,
     }
+}
+
+/// A folder in memory where there is one: for tests that try much and for which it is all the same
+/// what a flush costs.
+fn in_memory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
 /// Four files of media at most, and one file's worth of small records.

@@ -85,7 +85,7 @@ impl Model {
 }
 
 fn run(steps: &[Step]) {
-    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    let (dir, clock) = (in_memory(), clock());
     let mut store = open_store(dir.path(), tight(), &clock, &Steps::default()).unwrap();
     let mut model = Model::default();
     let mut seed = 0;
