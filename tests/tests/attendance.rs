@@ -396,7 +396,7 @@ async fn a_log_of_a_hundred_thousand_comes_whole_in_small_pieces() {
         ..Setup::default()
     })
     .await;
-    terminal.faults(|f| f.split = Some(1_009));
+    terminal.faults(|f| (f.split, f.data_packet) = (Some(1_009), Some(16_000)));
     let dir = TempDir::new().unwrap();
     let site = Site::start(terminal.address(), &dir, 0);
     site.until_complete(100_000).await;

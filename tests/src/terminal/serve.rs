@@ -288,7 +288,8 @@ impl Connection {
         let length = told.to_le_bytes();
         self.reply(asked, 1500, &[&length[..], more].concat())
             .await?;
-        for part in data.chunks(16_000) {
+        let most = self.faults().data_packet.unwrap_or(0xFFC0).max(1);
+        for part in data.chunks(most) {
             self.send(frame(1501, 0, asked.reply, part)).await?;
         }
         let odd = u16::from_le_bytes([length[0], length[1]]);
