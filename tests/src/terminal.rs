@@ -105,6 +105,8 @@ pub struct Faults {
     pub grow: u32,
     /// Writes in pieces of so many bytes.
     pub split: Option<usize>,
+    /// Data bytes per DATA packet; none = as many as a device puts into one, 65,472.
+    pub data_packet: Option<usize>,
     /// Resets a connection after so many bytes, once.
     pub reset_after: Option<u64>,
     /// Bytes behind the known part of an event.

@@ -6,6 +6,12 @@
     reason = "helpers of tests may fail the test"
 )]
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "clippy knows tests by their attribute only, not the helpers of a test file"
+)]
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -304,6 +310,13 @@ async fn every_layout_is_read_to_the_last_record_with_its_proof() {
             }
             let heard = terminal.heard();
             assert!(heard.iter().all(|(_, sum_ok)| *sum_ok));
+            let harmless = [
+                11, 50, 201, 500, 1000, 1001, 1100, 1102, 1502, 1503, 1504, 2000,
+            ];
+            assert!(
+                heard.iter().all(|(code, _)| harmless.contains(code)),
+                "{heard:?}"
+            );
             assert_eq!(heard.last().unwrap().0, 1001, "it leaves properly");
         }
     }
@@ -388,7 +401,7 @@ async fn a_log_of_a_hundred_thousand_comes_whole_in_small_pieces() {
         ..Setup::default()
     })
     .await;
-    terminal.faults(|f| f.split = Some(1_009));
+    terminal.faults(|f| (f.split, f.data_packet) = (Some(1_009), Some(16_000)));
     let dir = TempDir::new().unwrap();
     let site = Site::start(terminal.address(), &dir, 0);
     site.until_complete(100_000).await;
@@ -783,4 +796,89 @@ async fn a_cleared_log_is_read_on_and_nothing_comes_twice() {
     site.until_complete(1).await;
     let shelf = site.stopped().await;
     assert_same(&shelf.punches(), &[before, terminal.log()].concat());
+}
+
+#[tokio::test]
+async fn an_event_that_differs_from_the_log_in_state_is_still_the_same_punch() {
+    let terminal = terminal(Setup::default()).await;
+    let dir = TempDir::new().unwrap();
+    let site = Site::start(terminal.address(), &dir, 0);
+    site.until_complete(214).await;
+    site.until("listening", |_| {
+        terminal.heard().iter().any(|(c, _)| *c == 500)
+    })
+    .await;
+    let logged = Punched {
+        state: 255,
+        ..terminal.log()[213].clone()
+    };
+    let logged = Punched {
+        user: logged.user + 1,
+        ..logged
+    };
+    terminal.remember(vec![logged.clone()]);
+    terminal.announce(Punched { state: 1, ..logged });
+    site.until_complete(215).await;
+    assert_same(&site.stopped().await.punches(), &terminal.log());
+}
+
+#[tokio::test]
+async fn the_programs_say_where_they_listen_obey_and_end_with_their_parent() {
+    use std::io::{BufRead, BufReader, Write};
+    use std::process::{Command, Stdio};
+    let start = |mut command: Command| {
+        let mut child = command
+            .arg("--with-parent")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = said.next().unwrap().unwrap();
+        let address: std::net::SocketAddr =
+            line.strip_prefix("listening ").unwrap().parse().unwrap();
+        (child, said, address)
+    };
+    let dir = TempDir::new().unwrap();
+    let truth = dir.path().join("truth.jsonl");
+    let mut terminal = Command::new(env!("CARGO_BIN_EXE_stand-in-terminal"));
+    terminal.args(["--layout", "16", "--records", "20", "--truth"]);
+    terminal.arg(&truth);
+    let (mut terminal, mut terminal_said, address) = start(terminal);
+    let mut proxy = Command::new(env!("CARGO_BIN_EXE_stand-in-proxy"));
+    proxy.args(["--to", &address.to_string()]);
+    let (mut proxy, mut proxy_said, address) = start(proxy);
+
+    let site = Site::start(address, &dir, 0);
+    site.until_complete(20).await;
+    writeln!(terminal.stdin.as_ref().unwrap(), "punch 31337").unwrap();
+    assert!(terminal_said.next().unwrap().unwrap().starts_with("ok {"));
+    site.until_complete(21).await;
+    writeln!(proxy.stdin.as_ref().unwrap(), "cut").unwrap();
+    assert_eq!(proxy_said.next().unwrap().unwrap(), "ok ");
+    site.until("reconnected", |s| s.shelf.proofs().len() >= 3)
+        .await;
+    let mut got: Vec<(String, i64)> = site
+        .stopped()
+        .await
+        .punches()
+        .into_iter()
+        .map(|p| (p.user, p.local_s))
+        .collect();
+    let mut told: Vec<(String, i64)> = std::fs::read_to_string(&truth)
+        .unwrap()
+        .lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            let user = line["user"].as_str().unwrap().to_owned();
+            (user, line["local_s"].as_i64().unwrap())
+        })
+        .collect();
+    got.sort();
+    told.sort();
+    assert_eq!(got, told);
+    for child in [&mut terminal, &mut proxy] {
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    }
 }

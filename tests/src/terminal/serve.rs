@@ -32,6 +32,8 @@ struct Connection {
     shared: Arc<Shared>,
     stream: TcpStream,
     session: u16,
+    /// It holds the one session's slot.
+    entered: bool,
     open: bool,
     listening: bool,
     sent: u64,
@@ -44,13 +46,14 @@ pub(super) async fn serve(shared: Arc<Shared>, stream: TcpStream) {
         shared: Arc::clone(&shared),
         stream,
         session: number,
+        entered: false,
         open: false,
         listening: false,
         sent: 0,
         prepared: None,
     };
     let end = connection.run().await;
-    if connection.open {
+    if connection.entered {
         shared.leave();
     }
     if matches!(end, Err(End::Reset)) {
@@ -156,6 +159,8 @@ impl Connection {
             1503 if !faults.refuse_buffered => self.prepare(&asked, &faults).await,
             1504 => self.slice(&asked, &faults).await,
             13 | 9 => self.direct(&asked, &faults).await,
+            // stop and start of verification, enable and disable: other clients say these
+            60 | 62 | 1002 | 1003 => self.reply(&asked, OK, &[]).await,
             _ => self.reply(&asked, UNKNOWN, &[]).await,
         }
     }
@@ -163,8 +168,7 @@ impl Connection {
     async fn greet(&mut self, asked: &Asked, faults: &Faults) -> Result<(), End> {
         let key = self.shared.setup.comm_key;
         match asked.code {
-            1000 if self.shared.setup.one_session && !self.shared.enter() => {
-                self.session = 0;
+            1000 if self.shared.setup.one_session && !self.enter() => {
                 self.reply(asked, ERROR, &[]).await
             }
             1000 if key == 0 => {
@@ -181,6 +185,11 @@ impl Connection {
             }
             _ => self.reply(asked, UNAUTH, &[]).await,
         }
+    }
+
+    fn enter(&mut self) -> bool {
+        self.entered = self.entered || self.shared.enter();
+        self.entered
     }
 
     async fn option(&mut self, asked: &Asked) -> Result<(), End> {
@@ -279,7 +288,8 @@ impl Connection {
         let length = told.to_le_bytes();
         self.reply(asked, 1500, &[&length[..], more].concat())
             .await?;
-        for part in data.chunks(16_000) {
+        let most = self.faults().data_packet.unwrap_or(0xFFC0).max(1);
+        for part in data.chunks(most) {
             self.send(frame(1501, 0, asked.reply, part)).await?;
         }
         let odd = u16::from_le_bytes([length[0], length[1]]);

@@ -221,6 +221,118 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_whole_session_of_the_sheet_byte_by_byte() {
+        let hex = |text: &str| -> Vec<u8> {
+            text.split_whitespace()
+                .map(|b| u8::from_str_radix(b, 16).unwrap())
+                .collect()
+        };
+        let s = 0x1F2E;
+        let token = super::super::auth::scramble(1234, s);
+        for (request, session, reply_id, bytes) in [
+            (
+                Request::Connect,
+                0,
+                0,
+                "50 50 82 7D 08 00 00 00 E8 03 17 FC 00 00 00 00",
+            ),
+            (
+                Request::Connect,
+                0,
+                1,
+                "50 50 82 7D 08 00 00 00 E8 03 16 FC 00 00 01 00",
+            ),
+            (
+                Request::Auth(token),
+                s,
+                1,
+                "50 50 82 7D 0C 00 00 00 4E 04 0F 40 2E 1F 01 00 41 36 32 66",
+            ),
+            (
+                Request::Version,
+                s,
+                2,
+                "50 50 82 7D 08 00 00 00 4C 04 83 DC 2E 1F 02 00",
+            ),
+            (
+                Request::Option(Opt::SerialNumber),
+                s,
+                3,
+                "50 50 82 7D 16 00 00 00 0B 00 C0 97 2E 1F 03 00 7E 53 65 72 69 61 6C 4E 75 6D 62 65 72 00",
+            ),
+            (
+                Request::Option(Opt::Platform),
+                0x8DF3,
+                12,
+                "50 50 82 7D 12 00 00 00 0B 00 B9 E6 F3 8D 0C 00 7E 50 6C 61 74 66 6F 72 6D 00",
+            ),
+            (
+                Request::Time,
+                s,
+                4,
+                "50 50 82 7D 08 00 00 00 C9 00 04 E0 2E 1F 04 00",
+            ),
+            (
+                Request::Sizes,
+                s,
+                5,
+                "50 50 82 7D 08 00 00 00 32 00 9A E0 2E 1F 05 00",
+            ),
+            (
+                Request::Buffered(Table::Attendance),
+                s,
+                6,
+                "50 50 82 7D 13 00 00 00 DF 05 EB CD 2E 1F 06 00 01 0D 00 00 00 00 00 00 00 00 00",
+            ),
+            (
+                Request::Slice {
+                    start: 0,
+                    count: 84,
+                },
+                s,
+                7,
+                "50 50 82 7D 10 00 00 00 E0 05 96 DA 2E 1F 07 00 00 00 00 00 54 00 00 00",
+            ),
+            (
+                Request::Free,
+                s,
+                8,
+                "50 50 82 7D 08 00 00 00 DE 05 EB DA 2E 1F 08 00",
+            ),
+            (
+                Request::Listen,
+                s,
+                9,
+                "50 50 82 7D 0C 00 00 00 F4 01 D3 DE 2E 1F 09 00 01 00 00 00",
+            ),
+            (
+                Request::Exit,
+                s,
+                10,
+                "50 50 82 7D 08 00 00 00 E9 03 DE DC 2E 1F 0A 00",
+            ),
+            (
+                Request::Direct(Table::Attendance),
+                0x6BA0,
+                2,
+                "50 50 82 7D 08 00 00 00 0D 00 50 94 A0 6B 02 00",
+            ),
+            (
+                Request::Exit,
+                0x6BA0,
+                3,
+                "50 50 82 7D 08 00 00 00 E9 03 73 90 A0 6B 03 00",
+            ),
+        ] {
+            assert_eq!(
+                &request.frame(session, reply_id)[..],
+                hex(bytes),
+                "{request:?}"
+            );
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4_000))]
         #[test]

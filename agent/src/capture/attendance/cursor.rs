@@ -306,3 +306,111 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
     }
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn keys(user: &str, state: u8) -> Keys {
+        let record = Record {
+            who: Who::User(user.into()),
+            local_s: 848_000_000,
+            state,
+            verify: 1,
+        };
+        Keys::of("CGKK223862906", &record)
+    }
+
+    #[test]
+    fn identities_differ_in_each_part() {
+        let one = keys("7", 0);
+        assert_eq!(one, keys("7", 0));
+        assert_eq!(one.punch, keys("7", 1).punch);
+        assert_ne!(one.exact, keys("7", 1).exact);
+        assert_ne!(one.punch, keys("8", 0).punch);
+        let uid = Record {
+            who: Who::Uid(7),
+            local_s: 848_000_000,
+            state: 0,
+            verify: 1,
+        };
+        assert_ne!(Keys::of("CGKK223862906", &uid), one);
+    }
+
+    #[tokio::test]
+    async fn a_restart_forgets_nothing_and_a_torn_end_costs_only_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b, live) = (keys("1", 0), keys("2", 0), keys("3", 0));
+        let mut cursor = Cursor::open(dir.path(), "absensi").unwrap();
+        cursor
+            .advance(&[Step::Seen(a.exact), Step::Seen(a.exact)])
+            .await;
+        cursor.advance(&[Step::Live(live)]).await;
+        cursor.advance(&[Step::Seen(b.exact)]).await;
+        drop(cursor);
+        let path = dir.path().join("absensi.seen");
+        let whole = std::fs::read(&path).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let mut cursor = Cursor::open(dir.path(), "absensi").unwrap();
+            let entries = cut.saturating_sub(MAGIC.len()) / ENTRY;
+            assert_eq!(cursor.seen(a.exact), u32::try_from(entries.min(2)).unwrap());
+            assert_eq!(cursor.live(live.punch).is_some(), entries >= 3);
+            assert_eq!(cursor.seen(b.exact), 0, "cut at {cut}");
+            // and it goes on from there
+            cursor.advance(&[Step::Seen(b.exact)]).await;
+            let again = Cursor::open(dir.path(), "absensi").unwrap();
+            assert_eq!(again.seen(b.exact), 1, "cut at {cut}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flipped_bit_never_makes_an_unseen_punch_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let all: Vec<Keys> = (0..5).map(|n| keys(&n.to_string(), 0)).collect();
+        let steps: Vec<Step> = all.iter().map(|k| Step::Seen(k.exact)).collect();
+        Cursor::open(dir.path(), "t").unwrap().advance(&steps).await;
+        let path = dir.path().join("t.seen");
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 0x10;
+            std::fs::write(&path, bytes).unwrap();
+            let cursor = Cursor::open(dir.path(), "t").unwrap();
+            let damaged = at.checked_sub(MAGIC.len()).map_or(0, |n| n / ENTRY);
+            for (n, keys) in all.iter().enumerate() {
+                assert_eq!(cursor.seen(keys.exact), u32::from(n < damaged), "byte {at}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_live_punch_is_settled_by_the_log_and_a_cleared_log_is_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut cursor = Cursor::open(dir.path(), "t").unwrap();
+        let live = keys("9", 255);
+        cursor.advance(&[Step::Live(live)]).await;
+        let logged = keys("9", 0);
+        cursor.advance(&[Step::Confirmed(logged)]).await;
+        assert_eq!(
+            (cursor.live(live.punch), cursor.seen(logged.exact)),
+            (None, 1)
+        );
+
+        let old: Vec<Step> = (0..2_000)
+            .map(|n| Step::Seen(keys(&n.to_string(), 3).exact))
+            .collect();
+        cursor.advance(&old).await;
+        let waiting = keys("10", 0);
+        cursor.advance(&[Step::Live(waiting)]).await;
+        cursor.retain(&HashMap::from([(logged.exact, 1)])).await;
+        drop(cursor);
+        let size = std::fs::metadata(dir.path().join("t.seen")).unwrap().len();
+        assert_eq!(usize::try_from(size), Ok(MAGIC.len() + 2 * ENTRY));
+        let mut cursor = Cursor::open(dir.path(), "t").unwrap();
+        assert_eq!(cursor.seen(logged.exact), 1);
+        assert!(cursor.live(waiting.punch).is_some());
+        cursor.advance(&[Step::Seen(logged.exact)]).await;
+        assert_eq!(Cursor::open(dir.path(), "t").unwrap().seen(logged.exact), 2);
+    }
+}

@@ -500,3 +500,126 @@ fn believable(bytes: u32) -> Result<(), SessionError> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capture::attendance::frame::{MAGIC, checksum};
+    use tokio::io::DuplexStream;
+
+    fn packet(code: u16, session: u16, reply: u16, data: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        for word in [code, 0, session, reply] {
+            packet.extend(word.to_le_bytes());
+        }
+        packet.extend(data);
+        let sum = checksum(&packet).to_le_bytes();
+        packet[2..4].copy_from_slice(&sum);
+        let length = u32::try_from(packet.len()).unwrap().to_le_bytes();
+        [&MAGIC[..], &length, &packet].concat()
+    }
+
+    fn session() -> (Session<DuplexStream>, DuplexStream, mpsc::Receiver<Bytes>) {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        let (events, queue) = mpsc::channel(EVENT_QUEUE);
+        (Session::new(ours, Pace::default(), events), theirs, queue)
+    }
+
+    #[tokio::test]
+    async fn events_and_late_answers_between_request_and_answer_confuse_nothing() {
+        let (mut session, mut peer, mut queue) = session();
+        let event = [[b'7'; 1].as_slice(), &[0; 31]].concat();
+        let script = [
+            packet(500, 1, 0, &event),
+            packet(2000, 0x1F2E, 77, b"late"),
+            packet(500, 256, 0, &[0x64]),
+            // a wrong session id, as a K40 sends it
+            packet(2000, 0x54, 0, &[0xF6, 0x98, 0x86, 0x33]),
+        ];
+        peer.write_all(&script.concat()).await.unwrap();
+        assert_eq!(session.time().await.unwrap(), Some(0x3386_98F6));
+        assert_eq!(&queue.try_recv().unwrap()[..], &event[..]);
+        assert!(
+            queue.try_recv().is_err(),
+            "only attendance events are passed on"
+        );
+        session.pump_ready().await.unwrap();
+        let mut said = vec![0; 16 * 3];
+        peer.read_exact(&mut said).await.unwrap();
+        let codes: Vec<u8> = said.chunks(16).map(|f| f[8]).collect();
+        assert_eq!(codes, [201, 0xD0, 0xD0], "each event is confirmed");
+        assert_eq!(said[30..32], [0, 0], "with reply id 0");
+    }
+
+    #[tokio::test]
+    async fn a_small_table_in_one_packet_and_a_large_one_in_slices_are_the_same() {
+        let body = b"\x06\0\0\0abcdef";
+        let size = 10u32.to_le_bytes();
+        let large = [&[0][..], &size, &size, &[0; 4]].concat();
+        let free = |id| packet(2000, 1, id, &[]);
+        let scripts = [
+            vec![free(0), packet(1501, 1, 1, body), free(2)],
+            vec![
+                free(0),
+                packet(2000, 1, 1, &large),
+                packet(1500, 1, 2, &[&size[..], &[0, 16, 0, 0]].concat()),
+                packet(1501, 0, 2, &body[..3]),
+                packet(1501, 0, 2, &body[3..]),
+                packet(2000, 10, 2, &[]),
+                free(3),
+            ],
+            // a slice as one packet, without PREPARE and OK
+            vec![
+                free(0),
+                packet(2000, 1, 1, &large),
+                packet(1501, 1, 2, body),
+                free(3),
+            ],
+        ];
+        for script in scripts {
+            let (mut session, mut peer, _queue) = session();
+            peer.write_all(&script.concat()).await.unwrap();
+            assert_eq!(session.table(Table::Attendance).await.unwrap(), body);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_table_that_claims_too_much_is_refused_without_room_being_made() {
+        let (mut session, mut peer, _queue) = session();
+        let claim = u32::MAX.to_le_bytes();
+        let script = [
+            packet(2000, 1, 0, &[]),
+            packet(2000, 1, 1, &[&[0][..], &claim, &claim, &[0; 4]].concat()),
+        ];
+        peer.write_all(&script.concat()).await.unwrap();
+        let error = session.table(Table::Attendance).await.unwrap_err();
+        assert!(
+            matches!(
+                error,
+                SessionError::Partial {
+                    got: 0,
+                    of: u32::MAX,
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
+    }
+
+    #[test]
+    fn counters_are_read_only_where_they_are() {
+        assert_eq!(Sizes::parse(&[0; 35]), Sizes::default());
+        let mut data = [0; 80];
+        data[32] = 214;
+        data[64..68].copy_from_slice(&100_000u32.to_le_bytes());
+        let sizes = Sizes::parse(&data);
+        assert_eq!((sizes.records, sizes.capacity), (Some(214), Some(100_000)));
+        assert_eq!(Sizes::parse(&data[..36]).capacity, None);
+        data[32..36].fill(0xFF);
+        assert_eq!(
+            Sizes::parse(&data).records,
+            None,
+            "a negative count is none"
+        );
+    }
+}
