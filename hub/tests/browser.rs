@@ -46,6 +46,9 @@ async fn pages_look_right_on_phone_pc_and_wall_in_both_languages() {
                 );
                 tell.write_all(b"changed\n").await.unwrap();
             }
+            if line == "silence" {
+                house.fall_silent();
+            }
         }
         looking.wait().await.unwrap()
     });

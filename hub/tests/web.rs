@@ -157,7 +157,7 @@ async fn a_site_page_shows_age_proof_and_punches() {
         "mesin 5 / pusat 3",
         "mesin 12 / pusat 12",
         "jam mesin terlambat 6 mnt",
-        "Celah 3 Cuplikan",
+        "Celah 3 cuplikan",
         "bagian kartu rusak",
         "07.31.17",
         "nomor 111",

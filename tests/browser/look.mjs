@@ -38,7 +38,12 @@ function listen(page, where) {
 
 async function check(page, where) {
   const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-  if (wide > 0) faults.push(`${where}: scrolls sideways by ${wide} px`);
+  if (wide > 0) {
+    const who = await page.evaluate(() => [...document.querySelectorAll("body *")]
+      .filter((e) => e.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5 && !e.closest(".vh, .skip, thead"))
+      .map((e) => `${e.tagName}.${e.className.baseVal ?? e.className}`).slice(-3).join(" "));
+    faults.push(`${where}: scrolls sideways by ${wide} px: ${who}`);
+  }
   // evaluated by the debugger, so the page's own policy stays as strict as it is
   await page.evaluate(axe);
   const { violations } = await page.evaluate(() => axe.run(document, { resultTypes: ["violations"] }));
@@ -82,7 +87,8 @@ for (const { name, ...viewport } of sizes) {
 // keyboard: the first Tab reaches the way past the menu; sorting answers and says so
 const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1366, height: 768 } });
 const page = await context.newPage();
-listen(page, () => "live");
+let silent = false;
+listen(page, () => (silent ? "silence" : "live"));
 await page.goto(`${url}/`);
 await page.fill("#nama", user);
 await page.fill("#sandi", password);
@@ -109,12 +115,13 @@ if (!await page.evaluate(() => document.activeElement.matches("tbody th a"))) fa
 console.log(`news took ${took} ms`);
 
 // the hub falls silent: after 15 s everything but the clock is grey, and the page says since when
-await context.setOffline(true);
+silent = true;
 console.log("silence");
 await page.waitForSelector("html[data-lost] .lost-band", { timeout: 30_000 });
 await page.screenshot({ path: `${folder}/ringkasan-1366-tanpa-kabar.png` });
 await browser.close();
 
-const real = faults.filter((f) => !f.startsWith("live: console: Failed to load resource: net::ERR_INTERNET_DISCONNECTED"));
+// that nothing loads from a hub that is gone is no fault of the page
+const real = faults.filter((f) => !f.startsWith("silence: console: Failed to load resource"));
 for (const fault of real) console.error(fault);
 process.exit(real.length ? 1 : 0);

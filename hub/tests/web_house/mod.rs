@@ -224,6 +224,11 @@ impl House {
         self.notices.send(Arc::new(notice)).unwrap();
     }
 
+    /// The hub stops.
+    pub(crate) fn fall_silent(&self) {
+        self.stop.cancel();
+    }
+
     /// Ingest reports that its database takes nothing.
     pub(crate) fn ingest_fails(&self) {
         self.ingest.send_replace(Status {
