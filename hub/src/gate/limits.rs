@@ -98,3 +98,6 @@ pub const TCP_IDLE: Duration = Duration::from_secs(30);
 
 /// See [`TCP_IDLE`].
 pub const TCP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A router that has not made a link in this time is not going to: it is never busy for milliseconds.
+pub const ROUTER_ANSWER: Duration = Duration::from_secs(10);

@@ -129,14 +129,15 @@ mod tests {
     fn a_full_room_takes_from_the_address_with_the_most() {
         let room = Arc::new(Pending::default());
         let lone = room.enter(ip(200));
-        let a: Vec<_> = (0..100).map(|_| room.enter(ip(1))).collect();
-        let b: Vec<_> = (0..PENDING - 101).map(|_| room.enter(ip(2))).collect();
+        let few: Vec<_> = (0..100).map(|_| room.enter(ip(1))).collect();
+        let many: Vec<_> = (0..120).map(|_| room.enter(ip(2))).collect();
+        let rest: Vec<_> = (0..PENDING - 221).map(|_| room.enter(ip(3))).collect();
         assert_eq!(room.len(), PENDING);
         let newcomer = room.enter(ip(201));
         assert_eq!(room.len(), PENDING);
-        assert!(b[0].evicted.is_cancelled());
+        assert!(many[0].evicted.is_cancelled());
         assert!(
-            [&lone, &newcomer, &a[0]]
+            [&lone, &newcomer, &few[0], &rest[0]]
                 .iter()
                 .all(|s| !s.evicted.is_cancelled())
         );

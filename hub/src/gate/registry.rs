@@ -288,4 +288,22 @@ mod tests {
         assert_eq!(down.pop().map(|p| p.len()), Some(DOWN_BYTES));
         assert_eq!(down.pop(), None);
     }
+
+    #[tokio::test]
+    async fn places_are_limited_but_ones_own_can_be_taken_over() {
+        let clock = scc_common::clock::ManualClock::at(0);
+        let registry = Registry::new(clock, 1);
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        let (rsud, psc) = (AgentId::new("rsud").unwrap(), AgentId::new("psc").unwrap());
+        let claim = |agent, no| registry.claim(agent, no, CertificateName::default(), from);
+        let first = claim(&rsud, 1).unwrap();
+        assert!(claim(&psc, 2).is_none());
+        let second = claim(&rsud, 3).unwrap();
+        assert_eq!(first.cut.await, Ok(End::TakenOver(from)));
+        // The first leaves late: the second's claim must stay.
+        registry.leave(&rsud, 1, &End::Left);
+        assert!(claim(&psc, 4).is_none());
+        registry.leave(&rsud, second.no, &End::Left);
+        assert!(claim(&psc, 5).is_some());
+    }
 }

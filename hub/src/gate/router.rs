@@ -15,21 +15,25 @@
 //! - Sending to it blocks while its queue of 1,000 events is full. It never waits for anybody, so this
 //!   is a matter of microseconds and is done on the runtime's threads.
 //!
+//! - [`LinkBuilder::build`] waits without async, and for ever if the router ends meanwhile.
+//!
 //! A router that has ended is fatal: the hub exits, is restarted, and the agents send again.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rumqttd::local::{LinkBuilder, LinkError, LinkRx, LinkTx};
+use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
 use rumqttd::protocol::{
     Disconnect, DisconnectReasonCode, Packet, PingReq, Publish, PublishProperties,
 };
 use rumqttd::{Forward, Notification, Router, RouterConfig};
 use scc_common::id::AgentId;
 use scc_common::topic;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{POKE, RING_SEGMENT, RING_SEGMENTS};
+use super::limits::{POKE, RING_SEGMENT, RING_SEGMENTS, ROUTER_ANSWER};
 use super::pool::{Charge, Ledger, Ticket};
 use super::{Arrived, GateError, events};
 
@@ -39,7 +43,7 @@ const INGEST: &str = "scc.ingest";
 /// The router hands over so many messages before it waits to be woken.
 const BATCH: u64 = 200;
 
-type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), LinkError> + Send + Sync;
+type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), GateError> + Send + Sync;
 
 /// Makes links. Cheap to clone.
 #[derive(Clone)]
@@ -77,6 +81,7 @@ pub(super) async fn start(
         LinkBuilder::new(client, events.clone())
             .build()
             .map(|(tx, rx, _)| (tx, rx))
+            .map_err(ended)
     });
     let links = Links {
         connect,
@@ -98,19 +103,32 @@ pub(super) async fn start(
     Ok((links, arrivals))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn ended(error: LinkError) -> GateError {
-    GateError::RouterEnded(error.to_string())
+fn ended(why: impl ToString) -> GateError {
+    GateError::RouterEnded(why.to_string())
 }
 
 impl Links {
     async fn connect(&self, client: String) -> Result<(LinkTx, LinkRx), GateError> {
         let connect = Arc::clone(&self.connect);
-        // Waits for the router's answer without async.
-        let made = tokio::task::spawn_blocking(move || connect(&client)).await;
-        match made {
-            Ok(link) => link.map_err(ended),
-            Err(join) => Err(GateError::RouterEnded(join.to_string())),
+        let (made, link) = oneshot::channel();
+        // rumqttd waits for the router's answer without async, and for ever when the router ends at that
+        // moment. A thread of its own does not keep the process from exiting then, as a thread of the
+        // runtime's pool would.
+        std::thread::Builder::new()
+            .name("gate-link".into())
+            .spawn(move || {
+                // An error only says that nobody waits for the link any more.
+                let _ = made.send(connect(&client));
+            })
+            .map_err(|e| GateError::RouterEnded(format!("no thread for a link: {e}")))?;
+        let answer = tokio::select! {
+            answer = timeout(ROUTER_ANSWER, link) => answer,
+            () = self.ended.cancelled() => return Err(ended("it has ended")),
+        };
+        match answer {
+            Ok(Ok(link)) => link,
+            Ok(Err(_)) => Err(ended("the thread that made a link has panicked")),
+            Err(_) => Err(ended("it does not answer")),
         }
     }
 
@@ -154,6 +172,10 @@ impl AgentLink {
     }
 }
 
+/// There is no router any more; the gate knows it.
+#[derive(Debug)]
+pub(super) struct Gone;
+
 /// Where an agent's publishes enter.
 pub(super) struct UpLink {
     agent: AgentId,
@@ -165,14 +187,20 @@ pub(super) struct UpLink {
 impl UpLink {
     /// Hands a checked and charged publish on. The ticket travels beside the payload, as MQTT 5
     /// correlation data, which never reaches a socket.
-    pub(super) async fn publish(&mut self, publish: Publish, charge: Charge) -> Result<(), ()> {
+    pub(super) async fn publish(&mut self, publish: Publish, charge: Charge) -> Result<(), Gone> {
         let ticket = self.ledger.enter(&self.agent, charge);
         let properties = PublishProperties {
             correlation_data: Some(Bytes::copy_from_slice(&ticket.to_be_bytes())),
             ..PublishProperties::default()
         };
         let sent = self.tx.send(Packet::Publish(publish, Some(properties)));
-        sent.await.map(|_| ()).map_err(|_| self.ended.cancel())
+        match sent.await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                self.ended.cancel();
+                Err(Gone)
+            }
+        }
     }
 }
 
@@ -184,12 +212,15 @@ pub(super) struct Acks {
 
 impl Acks {
     /// The next packet for the socket. Loses nothing when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<Packet, ()> {
+    pub(super) async fn next(&mut self) -> Result<Packet, Gone> {
         loop {
             match self.rx.next().await {
                 Ok(Some(Notification::DeviceAck(ack))) => return Ok(ack.into()),
                 Ok(_) => {}
-                Err(_) => return Err(self.ended.cancel()),
+                Err(_) => {
+                    self.ended.cancel();
+                    return Err(Gone);
+                }
             }
         }
     }
@@ -237,11 +268,12 @@ impl Arrivals {
                 }
                 // The router has handed over a batch and now waits. Not `wake`: if that future is
                 // dropped before it has sent, the router waits for ever.
-                Ok(Some(Notification::Unschedule)) if self.rx.ready().is_err() => {
+                Ok(Some(Notification::Unschedule)) if self.rx.ready().is_ok() => {}
+                Ok(Some(Notification::Unschedule)) | Err(_) => {
                     self.ended.cancel();
+                    return None;
                 }
                 Ok(_) => {}
-                Err(_) => self.ended.cancel(),
             }
         }
     }
@@ -261,5 +293,31 @@ impl Arrivals {
             payload: forward.publish.payload,
             charge,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// rumqttd's real router, killed by what really kills it: waking a link that has been closed.
+    #[tokio::test]
+    async fn a_router_that_ends_ends_the_arrivals() {
+        let (links, mut arrivals) = start(1, CancellationToken::new()).await.unwrap();
+        let agent = AgentId::new("rsud").unwrap();
+        let AgentLink { up, acks } = links.open(&agent).await.unwrap();
+        let wake = acks.rx;
+        let acks = links
+            .open(&AgentId::new("psc").unwrap())
+            .await
+            .unwrap()
+            .acks;
+        AgentLink { up, acks }.close().await;
+        wake.ready().unwrap();
+        let next = tokio::time::timeout(Duration::from_secs(10), arrivals.recv()).await;
+        assert!(next.expect("must not wait for ever").is_none());
+        assert!(links.ended.is_cancelled());
+        assert!(links.open(&agent).await.is_err());
     }
 }

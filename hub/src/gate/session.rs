@@ -31,7 +31,7 @@ use super::limits::{
 use super::packet::{self, Front, Inbound, Refusal, Rules};
 use super::pool::{Pool, Share};
 use super::registry::{Claimed, Down};
-use super::router::{Acks, AgentLink, UpLink};
+use super::router::{Acks, AgentLink, Gone, UpLink};
 use super::tls::CertificateName;
 
 /// Why a connection ended.
@@ -294,7 +294,7 @@ impl<S: AsyncRead + AsyncWrite> Reader<'_, S> {
                 let publish = self.rules.detach(publish);
                 events::published();
                 let handed_on = self.up.publish(publish, charge).await;
-                handed_on.map_err(|()| End::Router)
+                handed_on.map_err(|Gone| End::Router)
             }
             Inbound::Subscribe { pkid, filters } => {
                 self.rules.subscribe(&filters)?;
@@ -343,7 +343,7 @@ impl<S: AsyncRead + AsyncWrite> Writer<'_, S> {
             tokio::select! {
                 ack = self.acks.next() => match ack {
                     Ok(ack) => batch.put(ack),
-                    Err(()) => return End::Router,
+                    Err(Gone) => return End::Router,
                 },
                 Some(answer) = self.answers.recv() => batch.put(answer),
                 payload = self.down.next() => batch.publish(&self.topic, payload),

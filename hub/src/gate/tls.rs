@@ -30,6 +30,7 @@ type Digest = [u8; 32];
 
 /// Issuer and serial of a certificate: what a revocation list names it by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[cfg_attr(test, derive(Default))]
 pub(super) struct CertificateName {
     issuer: Vec<u8>,
     serial: Vec<u8>,
@@ -341,3 +342,6 @@ fn digest(files: &[&Path]) -> Digest {
     digest.copy_from_slice(context.finish().as_ref());
     digest
 }
+
+#[cfg(test)]
+mod tests;
