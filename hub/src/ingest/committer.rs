@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::{CommittedRecord, IngestError, Notice, answer};
 use crate::gate::Charge;
-use crate::store::{Commit, Outcome, RecordKey, StoreError, StoredBody, Write};
+use crate::store::{Commit, Outcome, RecordKey, StoreError, Write};
 
 /// Writes that wait for the next transaction.
 pub(super) const QUEUE: usize = 1_000;
@@ -34,6 +34,8 @@ pub(super) struct Entry {
     hello: Option<Arc<Hello>>,
     /// To be removed from the spool when it is stored.
     spooled: Option<RecordKey>,
+    /// A media file that nothing refers to any longer when this is stored.
+    stale: Option<String>,
     /// The gate's memory; given back on drop.
     _charge: Arc<Charge>,
 }
@@ -44,12 +46,18 @@ impl Entry {
             write: Arc::new(write),
             hello: None,
             spooled: None,
+            stale: None,
             _charge: charge,
         }
     }
 
     pub(super) fn answering(mut self, hello: Arc<Hello>) -> Self {
         self.hello = Some(hello);
+        self
+    }
+
+    pub(super) fn replacing(mut self, stale: Option<String>) -> Self {
+        self.stale = stale;
         self
     }
 
@@ -172,12 +180,7 @@ async fn settle(
                     seq: new.key.seq,
                     received_ms: new.received_ms,
                     body: new.said.clone(),
-                    media: match &new.body {
-                        StoredBody::Row(_) => None,
-                        StoredBody::File(media) | StoredBody::Split { media, .. } => {
-                            Some(media.clone())
-                        }
-                    },
+                    media: new.body.media().map(str::to_owned),
                 };
                 notices.entry(lane.agent.clone()).or_default().push(record);
             }
@@ -214,13 +217,19 @@ async fn settle(
     for (agent, records) in notices {
         context.notify(Notice::Committed { agent, records });
     }
-    for entry in done {
+    for mut entry in done {
+        if let Some(stale) = entry.stale.take()
+            && let Err(error) = context.media.remove(&stale).await
+        {
+            tracing::warn!(%error, "a media file that is no longer needed cannot be removed");
+        }
         if let (Write::Hello { agent, .. }, Some(hello)) = (entry.write.as_ref(), &entry.hello) {
-            answers.spawn(answer::send(
-                Arc::clone(context),
-                agent.clone(),
-                Arc::clone(hello),
-            ));
+            let answer = answer::send(Arc::clone(context), agent.clone(), Arc::clone(hello));
+            answers.spawn(async move {
+                answer.await;
+                // Answers that wait for a reader still count against their agent's share.
+                drop(entry);
+            });
         }
     }
 }

@@ -10,12 +10,14 @@ use scc_common::clock::{SharedClock, WallMs};
 use scc_common::id::{AgentId, RunId, Seq};
 use scc_common::stream::Stream;
 use scc_common::wire::{Ack, Down, DownMessage, LaneAck, PartAck, WIRE_VERSION};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::committer::Entry;
+use super::reread;
 use super::spool::Spool;
 use super::{Downlink, IngestError, Limits, Notice, PERMISSION, Status};
-use crate::media::{Media, MediaError};
+use crate::media::Media;
 use crate::store::{LaneKey, RecordKey, Store};
 
 /// The streams that a full media disk pauses.
@@ -204,35 +206,44 @@ impl Context {
             )),
             // A disk that failed, or is full for reasons that statvfs does not tell, must take a
             // file before it is trusted again.
-            _ if self.status.borrow().media.is_some() => self
-                .media
-                .put("probe", Bytes::from_static(b"scc"))
-                .await
-                .err()
-                .map(|e: MediaError| e.to_string()),
+            _ if self.status.borrow().media.is_some() => {
+                self.media.probe().await.err().map(|e| e.to_string())
+            }
             _ => None,
         };
         self.media_trouble(trouble);
     }
 }
 
-/// Looks at the media disk again and again, and now and then at the age of what is spooled.
-pub(super) async fn watch_media(
+/// What goes on beside the way of the records: reads again what was unreadable, looks at the media
+/// disk again and again, and now and then at the age of what is spooled.
+pub(super) async fn upkeep(
     context: Arc<Context>,
     limits: Limits,
+    entries: mpsc::Sender<Entry>,
     stop: CancellationToken,
 ) -> Result<(), IngestError> {
+    let reread = async {
+        reread::run(&context, &entries).await;
+        // The committer ends when nobody can send to it any longer.
+        drop(entries);
+    };
+    let both = async { tokio::join!(reread, look_around(&context, &limits)) };
+    tokio::select! {
+        () = stop.cancelled() => Ok(()),
+        _ = both => Ok(()),
+    }
+}
+
+async fn look_around(context: &Arc<Context>, limits: &Limits) {
     const SPOOL_EVERY: u32 = 720;
     let mut round = 0;
     loop {
-        tokio::select! {
-            () = stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep(limits.media_probe) => {}
-        }
-        context.probe_media(&limits).await;
+        tokio::time::sleep(limits.media_probe).await;
+        context.probe_media(limits).await;
         round = (round + 1) % SPOOL_EVERY;
         if round == 0 {
-            let context = Arc::clone(&context);
+            let context = Arc::clone(context);
             let now = context.clock.wall_ms();
             let done = tokio::task::spawn_blocking(move || context.spool.remove_expired(now)).await;
             if let Ok(Err(error)) = done {

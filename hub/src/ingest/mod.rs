@@ -23,6 +23,7 @@ mod context;
 mod intake;
 mod notice;
 mod prepare;
+mod reread;
 mod spool;
 
 use std::path::PathBuf;
@@ -166,11 +167,12 @@ impl Ingest {
         let mut tasks: JoinSet<Result<(), IngestError>> = JoinSet::new();
         let (entries, queue) = mpsc::channel(committer::QUEUE);
         tasks.spawn(committer::run(Arc::clone(&context), queue, stop.clone()));
-        let watching = CancellationToken::new();
-        tasks.spawn(context::watch_media(
+        let upkeep = CancellationToken::new();
+        tasks.spawn(context::upkeep(
             Arc::clone(&context),
             self.limits,
-            watching.clone(),
+            entries.clone(),
+            upkeep.clone(),
         ));
         let workers = Workers::start(&mut tasks, &context, &entries);
         for (key, size) in context.spool.whole() {
@@ -194,7 +196,7 @@ impl Ingest {
         };
         // In the order of the way: no more goes in, the workers finish, the committer finishes.
         context.stopping();
-        watching.cancel();
+        upkeep.cancel();
         drop(router);
         let mut result = ended.map_or(Ok(()), outcome);
         while let Some(ended) = tasks.join_next().await {

@@ -164,6 +164,27 @@ impl Media {
         }
     }
 
+    /// Removes a file that nothing refers to any longer; one that is not there is removed already.
+    ///
+    /// # Errors
+    /// [`MediaError::Io`].
+    pub async fn remove(&self, path: &str) -> Result<(), MediaError> {
+        match self.inner.files.delete(&location(path)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(failed(path, &e)),
+        }
+    }
+
+    /// Whether the disk takes a file at all: writes one and removes it.
+    ///
+    /// # Errors
+    /// [`MediaError`], as [`put`](Self::put) would give it.
+    pub async fn probe(&self) -> Result<(), MediaError> {
+        const NAME: &str = "probe";
+        self.put(NAME, Bytes::from_static(b"probe")).await?;
+        self.remove(NAME).await
+    }
+
     /// Whether the file is there and not empty. Asks the disk: call it from a blocking thread.
     #[must_use]
     pub fn is_there(&self, path: &str) -> bool {
@@ -280,6 +301,7 @@ mod tests {
         media.put(&path, Bytes::from_static(b"a")).await.unwrap();
         media.put(&path, Bytes::from_static(b"bc")).await.unwrap();
         assert_eq!(media.get(&path).await.unwrap(), "bc");
+        media.remove("agents/rsud/none.jpg").await.unwrap();
         assert!(media.is_there(&path));
         assert!(media.free_bytes().is_some_and(|n| n > 0));
     }

@@ -17,6 +17,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The one connection that writes, with the schema up to date.
 pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
+    if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|e| StoreError::open(path, e.to_string()))?;
+    }
     let prepare = || -> rusqlite::Result<Connection> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(PATIENCE)?;

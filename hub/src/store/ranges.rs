@@ -86,11 +86,6 @@ impl Ranges {
             .map(|(&first, &last)| SeqRange { first, last })
     }
 
-    /// The largest number in the set.
-    pub(super) fn last(&self) -> Option<Seq> {
-        self.0.last_key_value().map(|(_, &last)| last)
-    }
-
     /// How many ranges there are.
     pub(super) fn len(&self) -> usize {
         self.0.len()

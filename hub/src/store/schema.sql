@@ -39,6 +39,7 @@ CREATE TABLE record (
 ) STRICT;
 CREATE INDEX record_device ON record (agent, device, stream, wall_ms);
 CREATE INDEX record_received ON record (agent, received_ms);
+CREATE INDEX record_unreadable ON record (id) WHERE readable = 0;
 
 CREATE TABLE lane (
   agent TEXT NOT NULL, epoch INTEGER NOT NULL, stream INTEGER NOT NULL,

@@ -75,8 +75,15 @@ impl Batch<'_> {
     fn one(&mut self, write: &Write) -> rusqlite::Result<Outcome> {
         match write {
             Write::Record(new) => self.record(new),
+            Write::Again(new) => {
+                if let Insert::NowReadable(id) = record::insert(self.c, new)? {
+                    self.derive(id, new)?;
+                }
+                Ok(Outcome::Noted)
+            }
             Write::Seen { key, received_ms } => {
                 self.sent(key, *received_ms);
+                self.lanes.get(self.c, &key.lane)?.cover(key.seq);
                 self.duplicate(&key.lane, *received_ms)?;
                 Ok(Outcome::Duplicate)
             }
@@ -104,11 +111,13 @@ impl Batch<'_> {
     fn record(&mut self, new: &NewRecord) -> rusqlite::Result<Outcome> {
         let lane = &new.key.lane;
         self.sent(&new.key, new.received_ms);
-        match record::insert(self.c, new)? {
+        let insert = record::insert(self.c, new)?;
+        self.lanes.get(self.c, lane)?.cover(new.key.seq);
+        match insert {
             Insert::Stored(id) => {
                 self.lanes
                     .get(self.c, lane)?
-                    .stored(self.c, lane, new.key.seq)?;
+                    .shrink_gap(self.c, lane, new.key.seq)?;
                 self.derive(id, new)?;
                 Ok(Outcome::Stored(id))
             }

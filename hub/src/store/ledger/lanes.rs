@@ -129,21 +129,25 @@ impl Lane {
         self.stored.forget_to(self.watermark);
     }
 
-    /// The row of this number has just been inserted.
-    pub(super) fn stored(
-        &mut self,
+    /// There is a row of this number, new or old.
+    pub(super) fn cover(&mut self, seq: Seq) {
+        self.told_next = self.told_next.max(seq + 1);
+        if seq > self.watermark {
+            self.stored.insert(one(seq));
+            self.covered.insert(one(seq));
+            self.advance();
+        }
+    }
+
+    /// The row of this number is new: it is no longer lost.
+    pub(super) fn shrink_gap(
+        &self,
         c: &Connection,
         key: &LaneKey,
         seq: Seq,
     ) -> rusqlite::Result<()> {
         if seq <= self.gap_end {
             shrink_gap(c, key, seq)?;
-        }
-        self.told_next = self.told_next.max(seq + 1);
-        if seq > self.watermark {
-            self.stored.insert(one(seq));
-            self.covered.insert(one(seq));
-            self.advance();
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ mod batch;
 mod derive;
 mod lanes;
 mod record;
+mod unreadable;
 mod wants;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use scc_common::wire::{Gap, Hello, LaneAck};
 use super::{Store, StoreError, lock};
 
 pub(super) use lanes::Lanes;
+pub use unreadable::Unreadable;
 pub use wants::LaneWants;
 
 /// Largest number that a record or a gap may have: SQLite's integers are signed.
@@ -69,6 +71,25 @@ pub enum StoredBody {
     },
 }
 
+impl StoredBody {
+    /// What of the body is in the row.
+    fn row(&self) -> Option<&[u8]> {
+        match self {
+            Self::Row(bytes) | Self::Split { rest: bytes, .. } => Some(bytes),
+            Self::File(_) => None,
+        }
+    }
+
+    /// Path of the media file, if there is one.
+    #[must_use]
+    pub fn media(&self) -> Option<&str> {
+        match self {
+            Self::Row(_) => None,
+            Self::File(media) | Self::Split { media, .. } => Some(media),
+        }
+    }
+}
+
 /// A record on its way into the ledger.
 #[derive(Debug, Clone)]
 pub struct NewRecord {
@@ -91,6 +112,8 @@ pub struct NewRecord {
 pub enum Write {
     /// Store a record.
     Record(Box<NewRecord>),
+    /// A stored record that was unreadable and is no longer.
+    Again(Box<NewRecord>),
     /// Count a record that was found to be stored before its bytes were taken in again.
     Seen {
         /// The record.

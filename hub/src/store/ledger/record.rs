@@ -6,7 +6,7 @@ use scc_common::clock::ClockQuality;
 use scc_common::record::RecordBody;
 
 use super::lanes::key_params;
-use super::{NewRecord, RecordKey, StoredBody};
+use super::{NewRecord, RecordKey};
 
 pub(super) enum Insert {
     Stored(i64),
@@ -42,7 +42,7 @@ pub(super) fn insert(c: &Connection, new: &NewRecord) -> rusqlite::Result<Insert
     let (agent, epoch, stream) = key_params(&new.key.lane);
     let seq = new.key.seq.cast_signed();
     let said = Said::of(new.said.as_ref());
-    let (body, media) = columns(&new.body);
+    let (body, media) = (new.body.row(), new.body.media());
     let id: Option<i64> = c
         .prepare_cached(
             "INSERT INTO record (agent, epoch, stream, seq, sum, size, readable, device, declared,
@@ -134,15 +134,6 @@ pub(super) fn stored(
         |row| Ok((Checksum(row.get(0)?), row.get(1)?)),
     )
     .optional()
-}
-
-/// `body` and `media` of a row.
-fn columns(body: &StoredBody) -> (Option<&[u8]>, Option<&str>) {
-    match body {
-        StoredBody::Row(bytes) => (Some(bytes), None),
-        StoredBody::File(media) => (None, Some(media)),
-        StoredBody::Split { rest, media, .. } => (Some(rest), Some(media)),
-    }
 }
 
 const fn quality(quality: ClockQuality) -> &'static str {

@@ -5,6 +5,8 @@
 //! row that somebody deleted comes again. The cost follows from what the agent holds, not from what
 //! the hub has stored over the years.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use scc_common::id::{AgentId, Epoch, Seq};
 use scc_common::stream::Stream;
@@ -39,8 +41,14 @@ impl Store {
         agent: AgentId,
         offers: Vec<LaneOffer>,
     ) -> Result<Vec<LaneWants>, StoreError> {
-        self.read(move |c| offers.iter().map(|offer| lane(c, &agent, offer)).collect())
-            .await
+        self.read(move |c| {
+            // A lane that is offered twice is answered once: the work follows from what there is,
+            // not from what is said.
+            let mut seen = HashSet::new();
+            let fresh = offers.iter().filter(|o| seen.insert((o.epoch, o.stream)));
+            fresh.map(|offer| lane(c, &agent, offer)).collect()
+        })
+        .await
     }
 }
 
@@ -75,11 +83,14 @@ fn lane(c: &Connection, agent: &AgentId, offer: &LaneOffer) -> rusqlite::Result<
         "SELECT seq, media FROM record
          WHERE agent = ?1 AND epoch = ?2 AND stream = ?3 AND seq BETWEEN ?4 AND ?5 ORDER BY seq",
     )?;
+    let mut done = 0;
     for held in &offer.held {
-        let (first, last) = (held.first.max(1), held.last.min(known));
+        // Ranges that overlap or turn back are not ranges that a buffer holds.
+        let (first, last) = (held.first.max(done + 1), held.last.min(known));
         if last < first {
             continue;
         }
+        done = last;
         let mut expected = first;
         let mut rows = rows.query(params![
             agent,
