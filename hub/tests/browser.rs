@@ -2,6 +2,12 @@
 //!
 //! Run by `make test` after `npm ci` in `tests/browser`; pictures are left in `target/screenshots`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what it expected by failing"
+)]
+
 mod web_house;
 
 use std::path::Path;

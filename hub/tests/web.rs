@@ -1,5 +1,11 @@
 //! The pages over real HTTPS: who may see what, what is on them, and how soon news is there.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what it expected by failing"
+)]
+
 mod web_house;
 
 use std::time::Duration;
