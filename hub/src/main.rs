@@ -3,7 +3,7 @@
 //! Exit status: 0 done; 1 failed; 2 the configuration or the command line is wrong, and nothing was
 //! started. Errors are one sentence on standard error.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -126,6 +126,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,rumqttd=warn")),
         )
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -5,6 +5,7 @@ mod ingest_harness;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ingest_harness::{Hub, Lane, agent, event, still, still_of};
 use proptest::prelude::*;
@@ -365,6 +366,22 @@ async fn a_new_epoch_closes_the_old_one_at_the_last_number_told_and_its_card_may
 }
 
 #[tokio::test]
+async fn health_tells_how_far_a_lost_card_had_counted() {
+    let hub = Hub::start().await;
+    hub.records(EVENTS, [(1, event(1))]).await;
+    hub.records(
+        Lane(EVENTS.0, Stream::Health),
+        [(1, ingest_harness::health(EVENTS, 6))],
+    )
+    .await;
+    hub.until(|h| h.count("SELECT count(*) FROM health WHERE json LIKE '%\"next\":6%'") == 1)
+        .await;
+    hub.hello(&[(Lane(Epoch(8), Stream::Event), 1, vec![])])
+        .await;
+    assert_eq!(hub.gap_rows(), [(2, 5)]);
+}
+
+#[tokio::test]
 async fn an_epoch_that_is_still_offered_is_not_closed() {
     let hub = Hub::start().await;
     hub.records(EVENTS, [(1, event(1))]).await;
@@ -396,6 +413,60 @@ async fn a_full_media_disk_pauses_pictures_and_nothing_else() {
     hub.records(STILLS, [(1, still(1, 100))]).await;
     hub.until_watermark(STILLS, 1).await;
     assert!(hub.last_down().unwrap().paused.is_empty());
+}
+
+#[tokio::test]
+async fn pictures_go_on_by_themselves_when_their_disk_is_well_again() {
+    let hub = Hub::start_with(Limits {
+        media_reserve: 0,
+        media_probe: Duration::from_millis(300),
+    })
+    .await;
+    // A file where the folder should be: the disk refuses pictures, as a broken one would.
+    let broken = hub.media_root().join("agents");
+    std::fs::write(&broken, b"").unwrap();
+    hub.records(STILLS, [(1, still(1, 100))]).await;
+    hub.until_status(|s| s.media.is_some()).await;
+    hub.records(EVENTS, [(1, event(1))]).await;
+    hub.until_watermark(EVENTS, 1).await;
+    assert_eq!(hub.watermark(STILLS), 0);
+    std::fs::remove_file(&broken).unwrap();
+    hub.until_status(|s| s.media.is_none()).await;
+    assert!(
+        hub.last_down().unwrap().paused.is_empty(),
+        "the agent is told"
+    );
+    hub.records(STILLS, [(1, still(1, 100))]).await;
+    hub.until_watermark(STILLS, 1).await;
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, ..ProptestConfig::default() })]
+
+    /// Whatever an authenticated agent sends, ingest goes on for the next message.
+    #[test]
+    fn foreign_and_damaged_payloads_stop_nobody(
+        noise in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..300), 0..20),
+        flips in proptest::collection::vec((0usize..2_000, 0u8..8), 100),
+    ) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let hub = Hub::start().await;
+            let valid = ingest_harness::every_message();
+            for bytes in noise {
+                hub.raw(bytes).await;
+            }
+            for (i, (at, bit)) in flips.into_iter().enumerate() {
+                let mut bytes = valid[i % valid.len()].clone();
+                let at = at % bytes.len();
+                bytes[at] ^= 1 << bit;
+                hub.raw(bytes).await;
+            }
+            let fresh = Lane(Epoch(0x5eed), Stream::Event);
+            hub.records(fresh, [(1, event(1))]).await;
+            hub.until_watermark(fresh, 1).await;
+        });
+    }
 }
 
 #[tokio::test]

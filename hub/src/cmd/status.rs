@@ -105,8 +105,11 @@ fn row(t: &T, site: &SiteNow) -> [String; 8] {
         of(DeviceKind::Terminal),
         site.heard_ms
             .map_or_else(|| "–".to_owned(), |ms| t.span(t.now_ms - ms)),
-        site.backlog
-            .map_or_else(|| "?".to_owned(), |b| t.int(b.records)),
+        match site.backlog {
+            Some(backlog) => t.int(backlog.records),
+            None if site.state == State::Never => "–".to_owned(),
+            None => "?".to_owned(),
+        },
         site_cause(t, site),
     ]
 }

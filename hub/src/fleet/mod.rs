@@ -93,7 +93,9 @@ impl Fleet {
         let mut desk = Desk::new(store, clock);
         desk.reload().await?;
         desk.count_heads(&door);
-        let (publish, snapshot) = watch::channel(Arc::new(desk.snapshot()));
+        let first = Arc::new(desk.snapshot());
+        measure(&first);
+        let (publish, snapshot) = watch::channel(first);
         let stills = Arc::new(ArcSwap::from_pointee(Stills::new()));
         let fleet = Self {
             snapshot,

@@ -1,1 +1,255 @@
+//! States from facts, and the order in which observations count.
 
+use std::path::Path;
+
+use scc_common::clock::{ClockQuality, Stamp};
+use scc_common::id::{BootId, Epoch};
+use scc_common::record::{Cause, DeviceKind, LinkMode};
+use scc_common::register::Register;
+use scc_common::stream::Stream;
+
+use super::judge::{GRACE_MS, SETTLE_MS, SiteCause};
+use super::*;
+
+const NOW: WallMs = 1_795_484_537_000;
+const LONG_AGO: WallMs = NOW - 86_400_000;
+
+fn declared() -> Declared {
+    let text = "[fleet]\nname = \"S\"\ntimezone = \"Asia/Makassar\"\ninstalled_cameras = 9\n\
+        [[agency]]\nid = \"rsud\"\nname = \"RSUD\"\n\
+        [[site]]\nid = \"rsud\"\nagencies = [\"rsud\"]\nname = \"RSUD\"\nkind = \"clinic\"\n\
+        cameras = [{ id = \"igd\" }]\nterminals = [{ id = \"absensi\" }]\n";
+    let register = Register::parse(Path::new("fleet.toml"), text.to_owned()).unwrap();
+    Declared {
+        register,
+        applied_ms: LONG_AGO,
+        sites: BTreeMap::new(),
+        devices: BTreeMap::new(),
+    }
+}
+
+fn told(device: &str, state: State, cause: Option<Cause>) -> DeviceState {
+    DeviceState {
+        device: DeviceId::new(device).unwrap(),
+        kind: if device == "igd" {
+            DeviceKind::Camera
+        } else {
+            DeviceKind::Terminal
+        },
+        state,
+        cause,
+        since_ms: NOW - 60_000,
+        last_good_ms: Some(NOW - 60_000),
+        detail: None,
+    }
+}
+
+/// A site where everything runs.
+fn well() -> Facts {
+    let mut facts = Facts {
+        link: Some((true, NOW - 3_600_000)),
+        heard_ms: Some(NOW - 1_000),
+        ..Facts::default()
+    };
+    observe(&mut facts, told("igd", State::Up, None), NOW - 1_000);
+    observe(&mut facts, told("absensi", State::Up, None), NOW - 1_000);
+    facts
+}
+
+fn judged(facts: &Facts, now_ms: WallMs) -> SiteNow {
+    judge::site(&declared(), 0, facts, LONG_AGO, now_ms, 0).unwrap()
+}
+
+#[test]
+fn nothing_ever_arrived_is_never_for_the_site_and_all_in_it() {
+    let site = judged(&Facts::default(), NOW);
+    assert_eq!(
+        (site.state, site.cause),
+        (State::Never, Some(SiteCause::NeverSent))
+    );
+    assert_eq!(site.since_ms, LONG_AGO);
+    assert!(site.devices.iter().all(|d| d.state == State::Never));
+}
+
+#[test]
+fn a_site_is_up_when_all_that_is_declared_is() {
+    let site = judged(&well(), NOW);
+    assert_eq!((site.state, site.cause), (State::Up, None));
+    assert_eq!(site.since_ms, NOW - 60_000);
+}
+
+#[test]
+fn one_device_in_trouble_degrades_its_site_since_then() {
+    let mut facts = well();
+    observe(
+        &mut facts,
+        told("igd", State::Down, Some(Cause::Offline)),
+        NOW,
+    );
+    let site = judged(&facts, NOW);
+    assert_eq!(
+        (site.state, site.cause),
+        (State::Degraded, Some(SiteCause::Device))
+    );
+    assert_eq!(site.devices[0].cause, Some(Cause::Offline));
+}
+
+#[test]
+fn a_lost_link_is_down_after_its_grace_and_its_devices_are_unknown_since_then() {
+    let mut facts = well();
+    facts.link = Some((false, NOW));
+    assert_eq!(
+        judged(&facts, NOW + GRACE_MS).state,
+        State::Up,
+        "a reconnect is no outage"
+    );
+    let site = judged(&facts, NOW + GRACE_MS + 1);
+    assert_eq!(
+        (site.state, site.cause, site.since_ms),
+        (State::Down, Some(SiteCause::Link), NOW)
+    );
+    assert!(
+        site.devices
+            .iter()
+            .all(|d| d.state == State::Unknown && d.since_ms == NOW)
+    );
+}
+
+#[test]
+fn what_never_delivered_stays_never_whatever_the_link_does() {
+    let mut facts = well();
+    facts.devices.clear();
+    facts.proven.clear();
+    let mut dead = told("igd", State::Down, Some(Cause::Unauthorized));
+    dead.last_good_ms = None;
+    observe(&mut facts, dead, NOW);
+    let here = judged(&facts, NOW);
+    assert_eq!(here.devices[0].state, State::Never);
+    assert_eq!(
+        here.devices[0].cause,
+        Some(Cause::Unauthorized),
+        "the cause helps who installs it"
+    );
+    facts.link = Some((false, NOW - 60_000));
+    assert_eq!(judged(&facts, NOW).devices[0].state, State::Never);
+}
+
+#[test]
+fn a_hub_that_has_just_started_calls_nobody_down() {
+    let facts = Facts {
+        heard_ms: Some(NOW - 7_200_000),
+        ..Facts::default()
+    };
+    let at = |after| judge::site(&declared(), 0, &facts, NOW, NOW + after, 0).unwrap();
+    assert_eq!(at(SETTLE_MS).state, State::Unknown);
+    let later = at(SETTLE_MS + 1);
+    assert_eq!(
+        (later.state, later.since_ms),
+        (State::Down, NOW - 7_200_000)
+    );
+}
+
+#[test]
+fn a_draining_backlog_does_not_bring_yesterday_back() {
+    let mut facts = well();
+    observe(
+        &mut facts,
+        told("igd", State::Down, Some(Cause::Offline)),
+        NOW - 3_600_000,
+    );
+    assert_eq!(judged(&facts, NOW).devices[0].state, State::Up);
+}
+
+#[test]
+fn what_an_agent_says_of_now_counts_even_if_its_clock_was_set_back() {
+    let mut facts = well();
+    let now = wire::Now {
+        stamp: Stamp {
+            boot: BootId([0; 16]),
+            mono_ms: 1,
+            wall_ms: NOW - 86_400_000,
+            quality: ClockQuality::Unconfirmed,
+        },
+        devices: vec![told("igd", State::Down, Some(Cause::Stalled))],
+        link: LinkMode::Normal,
+        backlog: 7,
+        backlog_bytes: 70,
+        oldest_ms: None,
+        stills: Vec::new(),
+    };
+    live(&mut facts, &now, NOW);
+    let site = judged(&facts, NOW);
+    assert_eq!(site.devices[0].state, State::Down);
+    assert_eq!(site.backlog.map(|b| b.records), Some(7));
+}
+
+#[test]
+fn a_weak_supply_and_a_full_card_are_the_sites_cause() {
+    let mut facts = well();
+    let mut health = Health {
+        version: "1".into(),
+        boot: BootId([0; 16]),
+        uptime_s: 60,
+        load1: 0.1,
+        memory_total_kib: 1,
+        memory_available_kib: 1,
+        disk_total: 100,
+        disk_free: 4,
+        temperature_c: None,
+        under_voltage: Some(false),
+        clock: ClockQuality::Ntp,
+        link: LinkMode::Normal,
+        lanes: Vec::new(),
+        devices: Vec::new(),
+    };
+    take_health(&mut facts, health.clone(), NOW);
+    assert_eq!(judged(&facts, NOW).cause, Some(SiteCause::Disk));
+    health.under_voltage = Some(true);
+    take_health(&mut facts, health.clone(), NOW + 1);
+    assert_eq!(judged(&facts, NOW + 1).cause, Some(SiteCause::Power));
+    health.under_voltage = Some(false);
+    health.disk_free = 50;
+    take_health(&mut facts, health, NOW + 2);
+    assert_eq!(judged(&facts, NOW + 2).state, State::Up);
+}
+
+#[test]
+fn a_first_picture_ends_never() {
+    let mut facts = Facts {
+        link: Some((true, NOW)),
+        heard_ms: Some(NOW),
+        ..Facts::default()
+    };
+    let stamp = Stamp {
+        boot: BootId([0; 16]),
+        mono_ms: 1,
+        wall_ms: NOW,
+        quality: ClockQuality::Ntp,
+    };
+    let content = Content::Snapshot(scc_common::record::Snapshot {
+        width: 1,
+        height: 1,
+        cadence_s: 30,
+        jpeg: Vec::new(),
+    });
+    let record = CommittedRecord {
+        id: 1,
+        stream: Stream::Snapshot,
+        epoch: Epoch(1),
+        seq: 1,
+        received_ms: NOW,
+        body: Some(RecordBody::new(
+            stamp,
+            Some(DeviceId::new("igd").unwrap()),
+            content,
+        )),
+        media: None,
+    };
+    assert_eq!(judged(&facts, NOW).devices[0].state, State::Never);
+    committed(&mut facts, &record);
+    assert_eq!(
+        judged(&facts, NOW).devices[0].state,
+        State::Unknown,
+        "proven, and not yet told how it is"
+    );
+}

@@ -17,7 +17,7 @@ use super::committer::Entry;
 use super::reread;
 use super::spool::Spool;
 use super::{Downlink, IngestError, Limits, Notice, PERMISSION, Status};
-use crate::media::{Media, MediaError};
+use crate::media::Media;
 use crate::store::{LaneKey, RecordKey, Store};
 
 /// The streams that a full media disk pauses.
@@ -206,12 +206,9 @@ impl Context {
             )),
             // A disk that failed, or is full for reasons that statvfs does not tell, must take a
             // file before it is trusted again.
-            _ if self.status.borrow().media.is_some() => self
-                .media
-                .put("probe", Bytes::from_static(b"scc"))
-                .await
-                .err()
-                .map(|e: MediaError| e.to_string()),
+            _ if self.status.borrow().media.is_some() => {
+                self.media.probe().await.err().map(|e| e.to_string())
+            }
             _ => None,
         };
         self.media_trouble(trouble);

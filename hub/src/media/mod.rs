@@ -175,6 +175,16 @@ impl Media {
         }
     }
 
+    /// Whether the disk takes a file at all: writes one and removes it.
+    ///
+    /// # Errors
+    /// [`MediaError`], as [`put`](Self::put) would give it.
+    pub async fn probe(&self) -> Result<(), MediaError> {
+        const NAME: &str = "probe";
+        self.put(NAME, Bytes::from_static(b"probe")).await?;
+        self.remove(NAME).await
+    }
+
     /// Whether the file is there and not empty. Asks the disk: call it from a blocking thread.
     #[must_use]
     pub fn is_there(&self, path: &str) -> bool {

@@ -4,7 +4,7 @@
 //! `ledger` is the write path of ingest, `fleet` the register, `people` users and sessions, `views`
 //! what pages and API read, `follow` what `tail` and `backup` need.
 //!
-//! Promises: what `Store::write` returned `Ok` for survives a power cut; a read sees one moment of
+//! Promises: what a write returned `Ok` for survives a power cut; a read sees one moment of
 //! the database, however many statements it is made of; a write never waits for a reader, nor a
 //! reader for a write.
 

@@ -9,7 +9,12 @@ use axum::response::IntoResponse;
 
 use super::refuse::Refused;
 
-const FILES: [(&str, &str, &str); 5] = [
+const FILES: [(&str, &str, &str); 6] = [
+    (
+        "mark.svg",
+        "image/svg+xml",
+        include_str!("../../assets/mark.svg"),
+    ),
     (
         "scc.css",
         "text/css; charset=utf-8",

@@ -25,10 +25,8 @@ pub(crate) async fn stored(
         .map_err(Refused::broken)?
         .ok_or(Refused::NotFound)?;
     // a site that is no longer declared is the operators' business alone
-    if let Err(refused) = visible_site(&viewer, &app.fleet.now(), at.agent.as_str())
-        && !viewer.is_operator()
-    {
-        return Err(refused);
+    if !viewer.is_operator() {
+        visible_site(&viewer, &app.fleet.now(), at.agent.as_str())?;
     }
     let kind = match at.stream {
         Stream::Snapshot => "image/jpeg",

@@ -16,14 +16,35 @@ use crate::fleet::judge::SiteNow;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Part {
     pub(crate) id: &'static str,
+    column: Column,
     pub(crate) html: String,
 }
 
 impl Part {
     pub(crate) fn new(id: &'static str, template: &impl Template) -> Result<Self, Refused> {
         let html = template.render().map_err(Refused::broken)?;
-        Ok(Self { id, html })
+        Ok(Self {
+            id,
+            column: Column::Both,
+            html,
+        })
     }
+
+    /// The same part in one of the two columns below the others.
+    pub(crate) fn in_column(self, column: Column) -> Self {
+        Self { column, ..self }
+    }
+}
+
+/// Where a part stands on a wide page; on a phone all stand below each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Column {
+    /// Across the page, above the columns.
+    Both,
+    /// The wide one.
+    Main,
+    /// The narrow one.
+    Side,
 }
 
 /// Which menu entry a page belongs to.
@@ -45,6 +66,7 @@ struct Layout<'a> {
     /// Query of the event stream.
     watch: &'a str,
     parts: &'a [Part],
+    columns: bool,
     path: &'a str,
     /// When anything last arrived from anybody, or 0.
     heard_ms: i64,
@@ -85,6 +107,7 @@ pub(crate) fn full(
         viewer,
         menu: place.menu,
         watch: place.watch,
+        columns: parts.iter().any(|p| p.column != Column::Both),
         parts,
         path: place.path,
         heard_ms: snapshot.heard_ms.unwrap_or(0),

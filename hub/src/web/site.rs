@@ -11,7 +11,7 @@ use scc_common::stream::Stream;
 
 use super::attendance::{Standing, TerminalRow};
 use super::overview::{device_name, device_says, rank, site_cause};
-use super::page::{Menu, Part, Place, full, visible_site};
+use super::page::{Column, Menu, Part, Place, full, visible_site};
 use super::session::Viewer;
 use super::text::T;
 use super::{App, Refused};
@@ -174,7 +174,7 @@ pub(crate) async fn parts(
     let mut parts = vec![
         Part::new("head", &head)?,
         Part::new("way", &way)?,
-        Part::new("cameras", &cameras(app, t, site).await?)?,
+        Part::new("cameras", &cameras(app, t, site).await?)?.in_column(Column::Side),
         Part::new(
             "receipt",
             &ReceiptPart {
@@ -183,7 +183,8 @@ pub(crate) async fn parts(
                 receipt,
                 total,
             },
-        )?,
+        )?
+        .in_column(Column::Main),
     ];
     if !rows.is_empty() {
         let named = |device: &DeviceNow| device.name.clone();
@@ -195,17 +196,20 @@ pub(crate) async fn parts(
             })
             .collect();
         let total = rows.iter().map(|r| r.stored).sum();
-        parts.push(Part::new(
-            "punches",
-            &Punches {
-                t,
-                terminals: rows,
-                total,
-                newest,
-            },
-        )?);
+        parts.push(
+            Part::new(
+                "punches",
+                &Punches {
+                    t,
+                    terminals: rows,
+                    total,
+                    newest,
+                },
+            )?
+            .in_column(Column::Side),
+        );
     }
-    parts.push(Part::new("box", &BoxPart { t, site })?);
+    parts.push(Part::new("box", &BoxPart { t, site })?.in_column(Column::Main));
     Ok(parts)
 }
 
@@ -439,6 +443,11 @@ impl T {
             ClockQuality::Hub => "clock-hub",
             ClockQuality::Unconfirmed => "clock-unconfirmed",
         })
+    }
+
+    /// The word for a stream inside a sentence.
+    pub(crate) fn stream_within(&self, stream: &Stream) -> String {
+        self.stream(stream).to_lowercase()
     }
 
     /// Why records are missing.

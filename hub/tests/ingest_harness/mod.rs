@@ -15,7 +15,8 @@ use scc_common::checksum::Checksum;
 use scc_common::clock::{Clock, ManualClock, SystemClock};
 use scc_common::id::{AgentId, BootId, DeviceId, Epoch, Seq};
 use scc_common::record::{
-    Cause, Content, DeviceKind, DeviceState, Event, RecordBody, Snapshot, State,
+    Cause, Content, DeviceKind, DeviceState, Event, Health, LaneHealth, LinkMode, RecordBody,
+    Snapshot, State,
 };
 use scc_common::stream::Stream;
 use scc_common::wire::{
@@ -63,6 +64,37 @@ pub(crate) fn device_state() -> Vec<u8> {
     };
     let content = Content::Event(Event::DeviceState(state));
     RecordBody::new(ManualClock::at(0).stamp(), None, content).encode()
+}
+
+/// A health record that tells the next number of one lane.
+pub(crate) fn health(lane: Lane, next: Seq) -> Vec<u8> {
+    let stamp = ManualClock::at(1_000).stamp();
+    let lane = LaneHealth {
+        epoch: lane.0,
+        stream: lane.1,
+        next,
+        records: 0,
+        bytes: 0,
+        oldest_ms: None,
+        lost: 0,
+    };
+    let health = Health {
+        version: "test".into(),
+        boot: stamp.boot,
+        uptime_s: 1,
+        load1: 0.5,
+        memory_total_kib: 1,
+        memory_available_kib: 1,
+        disk_total: 1,
+        disk_free: 1,
+        temperature_c: None,
+        under_voltage: None,
+        clock: stamp.quality,
+        link: LinkMode::Normal,
+        lanes: vec![lane],
+        devices: Vec::new(),
+    };
+    RecordBody::new(stamp, None, Content::Health(Box::new(health))).encode()
 }
 
 /// The picture in [`still`].
@@ -326,9 +358,14 @@ impl Hub {
     }
 
     async fn arrive(&self, up: Up) {
+        self.raw(up.encode()).await;
+    }
+
+    /// A payload of whatever bytes on the topic of [`agent`].
+    pub(crate) async fn raw(&self, payload: Vec<u8>) {
         let arrived = Arrived {
             agent: agent(),
-            payload: up.encode().into(),
+            payload: payload.into(),
             charge: Charge::default(),
         };
         self.up.send(arrived).await.expect("ingest runs");
@@ -454,6 +491,49 @@ impl Hub {
         self.until(|_| answer().is_some()).await;
         answer().unwrap()
     }
+}
+
+/// One valid payload of each kind, to be damaged.
+pub(crate) fn every_message() -> Vec<Vec<u8>> {
+    let lane = Lane(Epoch(7), Stream::Event);
+    let gap = Gap {
+        epoch: lane.0,
+        stream: lane.1,
+        range: SeqRange { first: 3, last: 9 },
+        reason: GapReason::Damaged,
+        at_ms: 1,
+    };
+    let range = SeqRange { first: 1, last: 2 };
+    let still = still(1, 200);
+    let messages = [
+        UpMessage::Records(batch(lane, vec![gap], vec![record(1, event(1))])),
+        UpMessage::Part(Part {
+            epoch: lane.0,
+            stream: Stream::Snapshot,
+            seq: 1,
+            sum: Checksum::of(&still),
+            total: u32::try_from(still.len()).unwrap(),
+            offset: 0,
+            gaps: vec![gap],
+            data: ByteBuf::from(still),
+        }),
+        UpMessage::Hello(Hello {
+            nonce: 1,
+            version: "test".into(),
+            boot: BootId([1; 16]),
+            wall_ms: 0,
+            epoch: lane.0,
+            lanes: vec![LaneOffer {
+                epoch: lane.0,
+                stream: lane.1,
+                next: 10,
+                held: vec![range],
+                gaps: vec![gap],
+            }],
+        }),
+    ];
+    let encoded = messages.into_iter().map(|msg| Up::new(agent(), msg));
+    encoded.map(|up| up.encode()).collect()
 }
 
 fn record(seq: Seq, body: Vec<u8>) -> WireRecord {

@@ -1,0 +1,476 @@
+//! The pages over real HTTPS: who may see what, what is on them, and how soon news is there.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what it expected by failing"
+)]
+
+mod web_house;
+
+use std::time::Duration;
+
+use scc_common::record::{Cause, DeviceKind, State};
+use web_house::client::{Browser, between};
+use web_house::{House, RSUD_PICTURE, VILLA_PICTURE, device_state};
+
+/// Every route that shows something, with what an operator, RSUD's own user and a stranger get.
+const ROUTES: [(&str, u16, u16, u16); 32] = [
+    ("/", 200, 200, 303),
+    ("/lokasi", 200, 200, 303),
+    ("/lokasi/rsud", 200, 200, 303),
+    ("/lokasi/villa-yuliana", 200, 404, 303),
+    ("/lokasi/sma1-watansoppeng", 200, 404, 303),
+    ("/lokasi/nirwana", 404, 404, 303),
+    ("/absensi", 200, 200, 303),
+    ("/masuk", 303, 303, 200),
+    ("/media/1", 200, 200, 401),
+    ("/media/2", 200, 404, 401),
+    ("/media/9999", 404, 404, 401),
+    ("/media/satu", 400, 400, 401),
+    ("/media/kini/rsud/igd-depan", 404, 404, 401),
+    ("/media/kini/villa-yuliana/halaman", 404, 404, 401),
+    ("/events?di=lokasi/villa-yuliana", 0, 404, 401),
+    ("/events?di=lokasi/nirwana", 404, 404, 401),
+    ("/events", 400, 400, 401),
+    ("/api/v1/overview", 200, 200, 401),
+    ("/api/v1/sites", 200, 200, 401),
+    ("/api/v1/sites/rsud", 200, 200, 401),
+    ("/api/v1/sites/villa-yuliana", 200, 404, 401),
+    ("/api/v1/sites/rsud/devices", 200, 200, 401),
+    ("/api/v1/sites/villa-yuliana/devices", 200, 404, 401),
+    ("/api/v1/sites/rsud/punches", 200, 200, 401),
+    ("/api/v1/sites/rsud/punches?day=kemarin", 400, 400, 401),
+    ("/api/v1/sites/damkar-lalabata/punches", 200, 404, 401),
+    ("/api/v1/sites/rsud/receipt", 200, 200, 401),
+    ("/api/v1/sites/villa-yuliana/receipt", 200, 404, 401),
+    ("/api/v1/openapi.json", 200, 200, 401),
+    ("/healthz", 200, 200, 200),
+    // the test is a loopback peer, as Prometheus on the hub is
+    ("/metrics", 200, 200, 200),
+    ("/wp-login.php", 404, 404, 404),
+];
+
+#[tokio::test]
+async fn every_route_answers_every_role_as_the_table_says() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let mut agency = Browser::of(&house, "rsud").await;
+    let mut stranger = Browser::new(&house);
+    let mut wrong = Vec::new();
+    for (path, to_operator, to_agency, to_stranger) in ROUTES {
+        for (who, browser, expected) in [
+            ("operator", &mut operator, to_operator),
+            ("agency", &mut agency, to_agency),
+            ("stranger", &mut stranger, to_stranger),
+        ] {
+            // 0: an endless stream, tested elsewhere
+            if expected > 0 {
+                let answer = browser.get(path).await;
+                if answer.status != expected {
+                    wrong.push(format!(
+                        "{who} {path}: {} instead of {expected}",
+                        answer.status
+                    ));
+                }
+                let policy = answer.header("content-security-policy").unwrap_or_default();
+                assert!(
+                    policy.starts_with("default-src 'none'"),
+                    "{path}: {}",
+                    answer.head
+                );
+                assert!(
+                    answer.header("strict-transport-security").is_some(),
+                    "{path}"
+                );
+                assert_eq!(
+                    answer.header("x-content-type-options"),
+                    Some("nosniff"),
+                    "{path}"
+                );
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test]
+async fn another_agencys_site_is_nowhere_in_what_an_agency_user_gets() {
+    let house = House::build().await;
+    let mut agency = Browser::of(&house, "rsud").await;
+    for path in [
+        "/",
+        "/lokasi",
+        "/lokasi/rsud",
+        "/absensi",
+        "/api/v1/sites",
+        "/api/v1/overview",
+    ] {
+        let text = agency.get(path).await.text();
+        for other in [
+            "Villa",
+            "villa",
+            "Damkar",
+            "damkar",
+            "Pemadam",
+            "SMA 1",
+            "belum terdaftar",
+        ] {
+            assert!(!text.contains(other), "{path} names {other}");
+        }
+    }
+    let missing = agency.get("/lokasi/nirwana").await.text();
+    let others = agency.get("/lokasi/villa-yuliana").await.text();
+    assert_eq!(
+        missing, others,
+        "another's site must look like no site at all"
+    );
+}
+
+#[tokio::test]
+async fn the_overview_opens_with_what_waits_and_counts_from_the_register() {
+    let house = House::build().await;
+    let page = Browser::of(&house, "meja-2").await.get("/").await.text();
+    for words in [
+        "2 hal menunggu tindakan. 1 lokasi belum pernah jalan. Selebihnya berjalan.",
+        "RSUD · kamera Apotek",
+        "Tidak menjawab di alamatnya.",
+        "sejak 08.55",
+        "2 <span class=\"of\">/ 5</span>",
+        "belum terdaftar 7",
+        "1 <span class=\"of\">/ 3</span>",
+        "09.42.17",
+        "WITA",
+        "Selasa, 24 November 2026",
+    ] {
+        assert!(page.contains(words), "no {words}");
+    }
+    assert!(
+        !page.contains("style=\""),
+        "the policy forbids inline styles"
+    );
+}
+
+#[tokio::test]
+async fn a_site_page_shows_age_proof_and_punches() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let page = operator.get("/lokasi/rsud").await.text();
+    for words in [
+        "src=\"/media/1\"",
+        "diambil 09.42.08",
+        ">9 dtk<",
+        "mesin 5 / pusat 3",
+        "mesin 12 / pusat 12",
+        "jam mesin terlambat 6 mnt",
+        "Celah 3 cuplikan",
+        "bagian kartu rusak",
+        "07.31.17",
+        "nomor 111",
+        "Kerjakan dahulu: kamera Apotek",
+    ] {
+        assert!(page.contains(words), "no {words}");
+    }
+    // snapshots: 2 stored today + 4 queued + 3 lost
+    assert!(
+        page.contains("<td>9</td><td>2</td><td>4</td><td>3</td><td>0</td>"),
+        "the receipt does not add up"
+    );
+    let villa = operator.get("/lokasi/villa-yuliana").await.text();
+    assert!(
+        villa.contains("pic stale") && villa.contains("lama · 09.32.17"),
+        "a stale picture passes for a fresh one"
+    );
+    let school = operator.get("/lokasi/sma1-watansoppeng").await.text();
+    assert!(
+        school.contains("Belum pernah mengirim gambar")
+            && school.contains("belum pernah tersambung")
+    );
+    let picture = operator.get(&format!("/media/{RSUD_PICTURE}")).await;
+    assert_eq!(picture.header("content-type"), Some("image/jpeg"));
+    assert_eq!(&picture.body[..2], b"\xff\xd8");
+    assert_eq!(VILLA_PICTURE, 2);
+}
+
+#[tokio::test]
+async fn attendance_calls_nobody_absent() {
+    let house = House::build().await;
+    let page = Browser::of(&house, "meja-2")
+        .await
+        .get("/absensi")
+        .await
+        .text();
+    for words in [
+        "15 scan hari ini dari 3 mesin. 1 mesin terbaca sebagian. 1 mesin belum terbaca",
+        "5 / 3",
+        "? / 0",
+        "belum pernah jalan",
+    ] {
+        assert!(page.contains(words), "no {words}");
+    }
+}
+
+#[tokio::test]
+async fn the_english_page_is_english() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let answer = operator.get("/bahasa/en?ke=/").await;
+    assert_eq!((answer.status, answer.header("location")), (303, Some("/")));
+    let page = operator.get("/").await.text();
+    assert!(
+        page.contains("2 things need action. 1 site never ran. The rest is running."),
+        "{page}"
+    );
+    assert!(page.contains("<html lang=\"en\"") && page.contains("09:42:17"));
+    for word in ["sejak", "belum", "kamera ", "Lokasi"] {
+        assert!(!page.contains(word), "{word} is not English");
+    }
+}
+
+#[tokio::test]
+async fn news_is_on_an_open_page_within_two_seconds() {
+    let house = House::build().await;
+    let operator = Browser::of(&house, "meja-2").await;
+    let bound = Duration::from_secs(10);
+    let mut events = operator.events("/events?di=ringkasan").await;
+    events
+        .until(&["event: part", "event: beat", "kamera Apotek"], bound)
+        .await;
+
+    // a camera comes back
+    house.now(
+        "rsud",
+        vec![device_state("apotek", DeviceKind::Camera, State::Up, None)],
+    );
+    let (_, took) = events.until(&["1 hal menunggu tindakan"], bound).await;
+    assert!(took < Duration::from_secs(2), "it took {took:?}");
+
+    // another goes
+    house.now(
+        "villa-yuliana",
+        vec![device_state(
+            "halaman",
+            DeviceKind::Camera,
+            State::Down,
+            Some(Cause::Unauthorized),
+        )],
+    );
+    let (_, took) = events
+        .until(&["Nama pengguna atau kata sandi ditolak"], bound)
+        .await;
+    assert!(took < Duration::from_secs(2), "it took {took:?}");
+}
+
+#[tokio::test]
+async fn a_broken_link_makes_devices_unknown_and_not_down() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let mut events = operator.events("/events?di=lokasi/rsud").await;
+    events
+        .until(&["event: beat"], Duration::from_secs(10))
+        .await;
+    house.presence("rsud", false);
+    // a moment away is no outage
+    events
+        .until(&["terputus sejenak"], Duration::from_secs(10))
+        .await;
+    house.clock.advance(11_000);
+    events
+        .until(&["putus sejak 09.42"], Duration::from_secs(10))
+        .await;
+    let site = operator.get("/api/v1/sites/rsud").await.json();
+    assert_eq!(
+        (site["state"].as_str(), site["cause"].as_str()),
+        (Some("down"), Some("link"))
+    );
+    let devices = operator.get("/api/v1/sites/rsud/devices").await.json();
+    for device in devices.as_array().unwrap() {
+        assert_eq!(device["state"], "unknown", "{device}");
+    }
+    house.presence("rsud", true);
+    events
+        .until(&["tersambung sejak"], Duration::from_secs(10))
+        .await;
+}
+
+#[tokio::test]
+async fn a_register_that_is_applied_shows_without_a_restart() {
+    let house = House::with_register(None).await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    assert!(
+        operator
+            .get("/")
+            .await
+            .text()
+            .contains("Register masih kosong.")
+    );
+    let mut events = operator.events("/events?di=ringkasan").await;
+    events
+        .until(&["event: beat"], Duration::from_secs(10))
+        .await;
+    let text = "[fleet]\nname = \"S\"\ntimezone = \"Asia/Makassar\"\ninstalled_cameras = 0\n\
+        [[agency]]\nid = \"psc\"\nname = \"PSC\"\n[[site]]\nid = \"psc\"\nagencies = [\"psc\"]\nname = \"Public Safety Center\"\nkind = \"office\"\n";
+    let register =
+        scc_common::register::Register::parse(std::path::Path::new("f"), text.into()).unwrap();
+    house
+        .store
+        .apply(register, "test".into(), web_house::NOW)
+        .await
+        .unwrap();
+    events
+        .until(&["Public Safety Center"], Duration::from_secs(10))
+        .await;
+}
+
+#[tokio::test]
+async fn login_is_guarded() {
+    let house = House::build().await;
+    let mut browser = Browser::new(&house);
+    // a form that is not ours
+    let answer = browser
+        .post("/masuk", "nama=meja-2&sandi=kopi+susu+gula+aren&csrf=x")
+        .await;
+    assert_eq!(answer.status, 403);
+    // the wrong password and the wrong name read the same
+    let wrong = browser.log_in("meja-2", "salah sekali").await;
+    let unknown = browser.log_in("siapa", "salah sekali").await;
+    assert_eq!((wrong.status, unknown.status), (401, 401));
+    let words =
+        |a: &web_house::client::Answer| between(&a.text(), "role=\"alert\">", "</p>").to_owned();
+    assert_eq!(words(&wrong), words(&unknown));
+    // the sixth try for one name waits, even with the right password; another name does not
+    for _ in 0..4 {
+        browser.log_in("meja-2", "salah sekali").await;
+    }
+    assert_eq!(
+        browser.log_in("meja-2", web_house::PASSWORD).await.status,
+        429
+    );
+    assert_eq!(
+        browser.log_in("rsud", web_house::PASSWORD).await.status,
+        303
+    );
+    let tries: i64 = house
+        .database()
+        .query_row(
+            "SELECT count(*) FROM audit WHERE action = 'login refused'",
+            [],
+            |r| r.get(0),
+        )
+        .unwrap();
+    assert_eq!(tries, 6);
+}
+
+#[tokio::test]
+async fn a_session_is_a_secret_cookie_that_ends() {
+    let house = House::build().await;
+    let mut operator = Browser::new(&house);
+    let answer = operator.log_in("meja-2", web_house::PASSWORD).await;
+    let cookie = answer
+        .head
+        .lines()
+        .find(|l| l.contains("__Host-scc="))
+        .unwrap();
+    for part in ["; Path=/", "; Secure", "; HttpOnly", "; SameSite=Lax"] {
+        assert!(cookie.contains(part), "{cookie}");
+    }
+    let token = operator.cookies["__Host-scc"].clone();
+    let stored: Vec<u8> = house
+        .database()
+        .query_row("SELECT token_sha256 FROM session", [], |r| r.get(0))
+        .unwrap();
+    assert_eq!(stored.len(), 32);
+    assert!(
+        !token
+            .as_bytes()
+            .windows(8)
+            .any(|w| stored.windows(8).any(|s| s == w))
+    );
+
+    // without the form's secret nobody is logged out
+    assert_eq!(operator.post("/keluar", "csrf=falsch").await.status, 403);
+    assert_eq!(operator.get("/").await.status, 200);
+    let page = operator.get("/").await.text();
+    let csrf = between(&page, "name=\"csrf\" value=\"", "\"").to_owned();
+    assert_eq!(
+        operator
+            .post("/keluar", &format!("csrf={csrf}"))
+            .await
+            .status,
+        303
+    );
+    operator.cookies.insert("__Host-scc".into(), token);
+    assert_eq!(
+        operator.get("/").await.status,
+        303,
+        "a session that has ended still opens"
+    );
+
+    // a new password ends every session, and twelve idle hours do
+    let mut other = Browser::of(&house, "rsud").await;
+    let phc = scc_hub::web::password::hash("sandi yang baru").unwrap();
+    house
+        .store
+        .set_password("rsud".into(), phc, web_house::NOW)
+        .await
+        .unwrap();
+    assert_eq!(other.get("/").await.status, 303);
+    let mut idle = Browser::of(&house, "meja-2").await;
+    house.clock.advance(12 * 3_600_000 + 1_000);
+    assert_eq!(idle.get("/").await.status, 303);
+}
+
+#[tokio::test]
+async fn health_is_told_when_ingest_cannot_store() {
+    let house = House::build().await;
+    let mut stranger = Browser::new(&house);
+    assert_eq!(stranger.get("/healthz").await.text(), "ok\n");
+    house.ingest_fails();
+    assert_eq!(stranger.get("/healthz").await.status, 503);
+}
+
+#[tokio::test]
+async fn the_document_describes_every_route_of_the_api() {
+    let house = House::build().await;
+    let document = Browser::of(&house, "meja-2")
+        .await
+        .get("/api/v1/openapi.json")
+        .await
+        .json();
+    let paths: Vec<_> = document["paths"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
+    for (route, ..) in ROUTES
+        .iter()
+        .filter(|r| r.0.starts_with("/api/") && !r.0.contains("openapi"))
+    {
+        let route = route.split('?').next().unwrap();
+        let known = paths.iter().any(|p| {
+            let (p, r): (Vec<_>, Vec<_>) = (p.split('/').collect(), route.split('/').collect());
+            p.len() == r.len() && p.iter().zip(&r).all(|(p, r)| p == r || p.starts_with('{'))
+        });
+        assert!(known, "{route} is not in {paths:?}");
+    }
+}
+
+#[tokio::test]
+async fn pages_are_light_and_load_nothing_from_elsewhere() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let page = operator.get("/").await.text();
+    assert!(page.len() < 150_000, "{}", page.len());
+    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("//cdn"));
+    let style = between(&page, "rel=\"stylesheet\" href=\"", "\"").to_owned();
+    let answer = operator.get(&style).await;
+    assert_eq!(answer.status, 200);
+    assert!(
+        answer
+            .header("cache-control")
+            .is_some_and(|c| c.contains("immutable"))
+    );
+    assert!(!answer.text().contains("@import") && !answer.text().contains("url("));
+    assert_eq!(operator.get("/assets/0/scc.css").await.status, 404);
+}
