@@ -1,10 +1,6 @@
 //! The attendance source against the stand-in terminal: what a punch may go through without being
 //! lost, doubled or invented.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "helpers of tests may fail the test"
-)]
+
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
