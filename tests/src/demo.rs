@@ -4,6 +4,8 @@
 //! stand-ins for the hardware at those sites. Everything runs on 127.0.0.1 under one folder, and
 //! nothing outlives the [`Demo`].
 
+pub mod arrived;
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,9 +14,11 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use scc_common::id::AgentId;
 use scc_common::record::DeviceKind;
-use scc_common::register::{Register, Site};
+use scc_common::register::{Register, Site, SiteKind};
 
+use crate::camera::{self, StandInCamera};
 use crate::child::Running;
+use arrived::Arrived;
 
 /// The sites of the sample fleet that the demo has agents for.
 pub const SITES: [&str; 4] = [
@@ -36,9 +40,7 @@ pub struct Options {
     pub state: PathBuf,
     /// The register.
     pub register: PathBuf,
-    /// The stand-in camera's program and its footage.
-    pub camera_program: PathBuf,
-    /// H.264 footage that the cameras loop.
+    /// Folder where the footage is kept between two demos, because encoding it takes a while.
     pub footage: PathBuf,
 }
 
@@ -54,7 +56,8 @@ pub struct Demo {
     // dropped in this order: agents first, so that they do not report a dead hub while stopping
     agents: Vec<Running>,
     hub: Option<Running>,
-    devices: Vec<Running>,
+    terminals: Vec<Running>,
+    cameras: Vec<StandInCamera>,
 }
 
 impl Demo {
@@ -76,7 +79,8 @@ impl Demo {
             register,
             agents: Vec::new(),
             hub: None,
-            devices: Vec::new(),
+            terminals: Vec::new(),
+            cameras: Vec::new(),
             options,
         };
         say("authority and the hub's certificate");
@@ -97,21 +101,12 @@ impl Demo {
         Ok(demo)
     }
 
-    /// The hub's database, for a check that asks what arrived.
-    #[must_use]
-    pub fn database(&self) -> PathBuf {
-        self.options.state.join("hub/hub.sqlite")
-    }
-
-    /// Devices of one kind that the demo's sites declare.
-    #[must_use]
-    pub fn declared(&self, kind: DeviceKind) -> usize {
-        self.register
-            .sites
-            .iter()
-            .filter(|s| SITES.contains(&s.id.as_str()))
-            .map(|s| s.devices_of(kind).count())
-            .sum()
+    /// What has arrived at the hub by now.
+    ///
+    /// # Errors
+    /// If its database cannot be read.
+    pub fn arrived(&self) -> anyhow::Result<Arrived> {
+        Arrived::look(&self.options.state.join("hub/hub.sqlite"), &self.register)
     }
 
     /// A program that has ended although nobody stopped it.
@@ -123,7 +118,7 @@ impl Demo {
             .hub
             .iter_mut()
             .chain(&mut self.agents)
-            .chain(&mut self.devices)
+            .chain(&mut self.terminals)
         {
             if let Some(status) = child.ended()? {
                 return Ok(Some(format!("{child:?} ended: {status}")));
@@ -224,13 +219,9 @@ impl Demo {
             at("agent.key")?,
             at("hub-ca.pem")?,
         );
-        for device in &site.devices {
-            let name = format!("{id}-{}", device.id);
-            let device_config = match device.kind {
-                DeviceKind::Camera => self.start_camera(&name, device.id.as_str())?,
-                DeviceKind::Terminal => self.start_terminal(&name, device.id.as_str())?,
-            };
-            config.push_str(&device_config);
+        config.push_str(&self.start_cameras(site)?);
+        for (n, terminal) in site.devices_of(DeviceKind::Terminal).enumerate() {
+            config.push_str(&self.start_terminal(site, terminal.id.as_str(), n)?);
         }
         let file = self.path(&format!("agent-{id}.toml"));
         std::fs::write(&file, config)?;
@@ -241,25 +232,42 @@ impl Demo {
         Ok(())
     }
 
-    fn start_camera(&mut self, name: &str, id: &str) -> anyhow::Result<String> {
-        let mut command = Command::new("/usr/bin/python3");
-        command
-            .arg(&self.options.camera_program)
-            .arg(&self.options.footage);
-        let camera = Running::talking(name, command, &self.log(name))?;
-        let address = camera.wait_line("listening ", Duration::from_secs(30))?;
-        self.devices.push(camera);
-        Ok(format!(
-            "[[camera]]\nid = \"{id}\"\nurl = \"{address}\"\nsnapshot_every_s = 4\n"
-        ))
+    /// Starts the cameras of a site; returns their part of `agent.toml`. Clinics send stills only:
+    /// their video stays at the site.
+    fn start_cameras(&mut self, site: &Site) -> anyhow::Result<String> {
+        let names: Vec<&str> = site
+            .devices_of(DeviceKind::Camera)
+            .map(|d| d.id.as_str())
+            .collect();
+        let footage = camera::footage(&self.options.footage, camera::Size::Small)?;
+        let stand_in = StandInCamera::start(&footage, &names)?;
+        let segments = site.kind != SiteKind::Clinic;
+        let config = names
+            .iter()
+            .map(|name| {
+                format!(
+                    "[[camera]]\nid = \"{name}\"\nurl = \"{}\"\nsnapshot_every_s = 4\nsegments = {segments}\n",
+                    stand_in.url(name)
+                )
+            })
+            .collect();
+        self.cameras.push(stand_in);
+        Ok(config)
     }
 
-    fn start_terminal(&mut self, name: &str, id: &str) -> anyhow::Result<String> {
+    /// Starts a terminal with half a day's log; returns its part of `agent.toml`.
+    fn start_terminal(&mut self, site: &Site, id: &str, n: usize) -> anyhow::Result<String> {
+        let name = format!("{}-{id}", site.id);
+        let number = self.terminals.len();
         let mut command = Command::new(self.options.bin.join("stand-in-terminal"));
-        command.args(["--records", "200", "--punch-every", "7", "--with-parent"]);
-        let terminal = Running::talking(name, command, &self.log(name))?;
+        command
+            .args(["--with-parent", "--punch-every", "9"])
+            .args(["--serial", &format!("DEMO{number:09}")])
+            .args(["--seed", &number.to_string()])
+            .args(["--layout", if n == 0 { "40" } else { "16" }]);
+        let terminal = Running::talking(&name, command, &self.log(&name))?;
         let address = terminal.wait_line("listening ", Duration::from_secs(10))?;
-        self.devices.push(terminal);
+        self.terminals.push(terminal);
         Ok(format!(
             "[[terminal]]\nid = \"{id}\"\naddress = \"{address}\"\n"
         ))
