@@ -6,20 +6,28 @@ SHELL := /bin/bash
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-# What a fresh Debian 12 with a Rust toolchain lacks. One list, also read by `.ci/run`.
-APT_BUILD := build-essential pkg-config clang libclang-dev libavformat-dev libavcodec-dev libavutil-dev libswscale-dev \
-  ffmpeg opencv-doc python3 python3-gi gir1.2-gst-rtsp-server-1.0 gir1.2-gstreamer-1.0 \
+# What a fresh Debian 12 with a Rust toolchain lacks, by what needs it. Each `PACKAGE[=PROGRAM]`: where a
+# program is named, having it from anywhere is enough.
+APT_BUILD := build-essential=cc pkg-config clang libclang-dev libavformat-dev libavcodec-dev libavutil-dev libswscale-dev
+APT_STAND_INS := ffmpeg opencv-doc python3 python3-gi gir1.2-gst-rtsp-server-1.0 gir1.2-gstreamer-1.0 \
   gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
+APT_BROWSER := chromium nodejs=node npm=npm
 
 .PHONY: help
 help:
-	@echo 'make test   formatting, lints, all tests, documentation'
-	@echo 'make setup  install the Debian packages that building needs'
+	@echo 'make demo         the whole way on this machine: a hub, four sites, stand-ins for their devices'
+	@echo 'make demo-check   the same without a person: ends well when every device has delivered'
+	@echo 'make test         formatting, lints, all tests, the browser, documentation'
+	@echo 'make bench-camera the camera path beside ffmpeg on the same stream'
+	@echo 'make setup        install the Debian packages that all of this needs'
 
 .PHONY: setup
 setup:
 	@missing=()
-	for package in $(APT_BUILD); do
+	for entry in $(APT_BUILD) $(APT_STAND_INS) $(APT_BROWSER); do
+	  package=$${entry%%=*} program=
+	  case $$entry in *=*) program=$${entry#*=};; esac
+	  if [ -n "$$program" ] && command -v "$$program" >/dev/null; then continue; fi
 	  dpkg-query -W -f '$${Status}\n' "$$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$$package")
 	done
 	if [ $${#missing[@]} -gt 0 ]; then
@@ -27,6 +35,19 @@ setup:
 	  $(SUDO) apt-get update -qq
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}"
 	fi
+
+.PHONY: build demo demo-check bench-camera
+build: setup
+	$(CARGO) build --workspace --bins --locked
+
+demo: build
+	@exec target/debug/scc-demo
+
+demo-check: build
+	@exec target/debug/scc-demo --check
+
+bench-camera: setup
+	tests/bench-camera.sh
 
 .PHONY: fmt-check clippy unit doc crates
 fmt-check:
@@ -38,8 +59,9 @@ clippy: setup
 unit: setup
 	$(CARGO) test --workspace --locked
 
+# the readers are the developers, so private rooms are documented too
 doc: setup
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked
+	RUSTDOCFLAGS='-D warnings -A rustdoc::private_intra_doc_links' $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
 # ring is the one TLS provider: a dependency that brings aws-lc back would need another C build on every box
 crates:
@@ -48,6 +70,15 @@ crates:
 	  exit 1
 	fi
 
+# axe-core and the browser's driver come from npm, pinned by the lock file; the browser is Debian's
+.PHONY: browser units
+browser: setup
+	cd tests/browser && npm ci --no-audit --no-fund --silent
+	cd ../.. && mkdir -p target/screenshots && $(CARGO) test -p scc-hub --locked --test browser -- --ignored
+
+units:
+	systemd/check
+
 .PHONY: test
-test: fmt-check crates clippy unit doc
+test: fmt-check crates units clippy unit browser doc
 	@echo 'make test: everything passed'
