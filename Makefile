@@ -18,6 +18,8 @@ help:
 	@echo 'make demo         the whole way on this machine: a hub, four sites, stand-ins for their devices'
 	@echo 'make demo-check   the same without a person: ends well when every device has delivered'
 	@echo 'make test         formatting, lints, all tests, the browser, documentation'
+	@echo 'make kills        kill -9 of agent, camera reader and hub, 50 rounds under load, with an oracle beside them'
+	@echo 'make outage       the hub away for 10 minutes, then everything arrives and a punch is on the page at once'
 	@echo 'make bench-camera the camera path beside ffmpeg on the same stream'
 	@echo 'make setup        install the Debian packages that all of this needs'
 
@@ -36,7 +38,7 @@ setup:
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}"
 	fi
 
-.PHONY: build demo demo-check bench-camera
+.PHONY: build demo demo-check kills outage bench-camera
 build: setup
 	$(CARGO) build --workspace --bins --locked
 
@@ -45,6 +47,15 @@ demo: build
 
 demo-check: build
 	@exec target/debug/scc-demo --check
+
+# `make kills ROUNDS=10 SEED=7`, `make outage MINUTES=1`
+ROUNDS ?= 50
+MINUTES ?= 10
+kills: build
+	@exec target/debug/scc-ordeal kills --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+outage: build
+	@exec target/debug/scc-ordeal outage --minutes $(MINUTES)
 
 bench-camera: setup
 	tests/bench-camera.sh

@@ -1,6 +1,6 @@
 //! Programs that a test or the demo starts, and that never outlive it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -20,12 +20,12 @@ pub struct Running {
 const STOP_WITHIN: Duration = Duration::from_secs(8);
 
 impl Running {
-    /// Starts a program; its standard output and error go to `log`.
+    /// Starts a program; its standard output and error are appended to `log`.
     ///
     /// # Errors
     /// If the program cannot be started or the log not be written.
     pub fn start(name: &str, mut command: Command, log: &Path) -> anyhow::Result<Self> {
-        let file = std::fs::File::create(log).with_context(|| log.display().to_string())?;
+        let file = appended(log)?;
         let child = command
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
@@ -45,7 +45,7 @@ impl Running {
     /// # Errors
     /// As [`start`](Self::start).
     pub fn talking(name: &str, mut command: Command, log: &Path) -> anyhow::Result<Self> {
-        let file = std::fs::File::create(log).with_context(|| log.display().to_string())?;
+        let file = appended(log)?;
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -84,6 +84,9 @@ impl Running {
                     if let Some(rest) = line.strip_prefix(prefix) {
                         return Ok(rest.trim().to_owned());
                     }
+                    if let Some(error) = line.strip_prefix("error ") {
+                        bail!("{} said: {error}", self.name);
+                    }
                 }
                 Err(mpsc::RecvTimeoutError::Timeout) if left > step => left -= step,
                 Err(mpsc::RecvTimeoutError::Timeout) => {
@@ -94,6 +97,18 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// Gives it a control line and waits for what it answers after `ok`.
+    ///
+    /// # Errors
+    /// If it does not hear, does not answer in ten seconds, or answers `error …`.
+    pub fn ask(&mut self, line: &str) -> anyhow::Result<String> {
+        let Some(input) = &mut self.child.stdin else {
+            bail!("{} was not started to be talked to", self.name);
+        };
+        writeln!(input, "{line}").with_context(|| format!("{} does not hear", self.name))?;
+        self.wait_line("ok", Duration::from_secs(10))
     }
 
     /// Process id.
@@ -139,6 +154,12 @@ impl Running {
             self.kill();
         }
     }
+}
+
+/// Opens a log at its end: a program that is started again goes on in the same file.
+fn appended(log: &Path) -> anyhow::Result<std::fs::File> {
+    let opened = std::fs::File::options().create(true).append(true).open(log);
+    opened.with_context(|| log.display().to_string())
 }
 
 impl Drop for Running {

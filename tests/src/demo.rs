@@ -1,12 +1,12 @@
 //! The demo: the whole way on real footage and real protocols, on one machine.
 //!
-//! It starts what a county would have: an authority, a hub, one agent for each of four sites, and
+//! It starts what a county would have: an authority, a hub, one agent for each of some sites, and
 //! stand-ins for the hardware at those sites. Everything runs on 127.0.0.1 under one folder, and
-//! nothing outlives the [`Demo`].
+//! nothing outlives the [`Demo`]. The [ordeals](crate::ordeal) are made of the same.
 
 pub mod arrived;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -31,6 +31,36 @@ pub const SITES: [&str; 4] = [
 /// The user that the demo makes.
 pub const USER: &str = "pengendali";
 
+/// What the devices yield, and what their way to the hub is like.
+#[derive(Debug, Clone)]
+pub struct Load {
+    /// Seconds between two stills of a camera.
+    pub snapshot_every_s: u32,
+    /// Length of a segment, seconds.
+    pub segment_s: u32,
+    /// Seconds between two punches at a terminal.
+    pub punch_every_s: f64,
+    /// Seconds between two reads of a terminal's whole log.
+    pub full_read_every_s: u32,
+    /// Bytes per second of each agent's link, both ways; none = as fast as it goes.
+    pub link: Option<u32>,
+    /// `SCC_LOG` of the agents; none = as this process has it.
+    pub agent_log: Option<&'static str>,
+}
+
+impl Default for Load {
+    fn default() -> Self {
+        Self {
+            snapshot_every_s: 4,
+            segment_s: 10,
+            punch_every_s: 9.0,
+            full_read_every_s: 900,
+            link: None,
+            agent_log: None,
+        }
+    }
+}
+
 /// What the demo is made of.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -42,6 +72,10 @@ pub struct Options {
     pub register: PathBuf,
     /// Folder where the footage is kept between two demos, because encoding it takes a while.
     pub footage: PathBuf,
+    /// The sites that get an agent and stand-ins for their devices.
+    pub sites: Vec<String>,
+    /// What the devices yield.
+    pub load: Load,
 }
 
 /// A running demo.
@@ -54,9 +88,10 @@ pub struct Demo {
     pub password: String,
     register: Register,
     // dropped in this order: agents first, so that they do not report a dead hub while stopping
-    agents: Vec<Running>,
+    agents: Vec<(String, Running)>,
     hub: Option<Running>,
-    terminals: Vec<Running>,
+    link: Option<Running>,
+    terminals: Vec<(String, Running)>,
     cameras: Vec<StandInCamera>,
 }
 
@@ -71,6 +106,7 @@ impl Demo {
             std::fs::remove_dir_all(&options.state)?;
         }
         std::fs::create_dir_all(options.state.join("log"))?;
+        std::fs::create_dir_all(options.state.join("truth"))?;
         let gate = free_port()?;
         let web = free_port()?;
         let mut demo = Self {
@@ -79,6 +115,7 @@ impl Demo {
             register,
             agents: Vec::new(),
             hub: None,
+            link: None,
             terminals: Vec::new(),
             cameras: Vec::new(),
             options,
@@ -89,14 +126,16 @@ impl Demo {
         demo.prepare_hub(gate, web)?;
         say("hub");
         demo.start_hub()?;
-        for id in SITES {
+        let door = demo.start_link(gate)?;
+        for id in demo.options.sites.clone() {
             let site = demo
                 .register
-                .site(&AgentId::new(id)?)
+                .site(&AgentId::new(&id)?)
                 .with_context(|| format!("the register has no site `{id}`"))?
                 .clone();
             say(&format!("{}: devices and agent", site.name));
-            demo.start_site(&site, gate)?;
+            demo.prepare_site(&site, door)?;
+            demo.start_agent(&id)?;
         }
         Ok(demo)
     }
@@ -106,7 +145,75 @@ impl Demo {
     /// # Errors
     /// If its database cannot be read.
     pub fn arrived(&self) -> anyhow::Result<Arrived> {
-        Arrived::look(&self.options.state.join("hub/hub.sqlite"), &self.register)
+        Arrived::look(&self.database(), &self.register, &self.options.sites)
+    }
+
+    /// The hub's database.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.path("hub/hub.sqlite")
+    }
+
+    /// The folder that the hub keeps pictures and video in.
+    #[must_use]
+    pub fn media(&self) -> PathBuf {
+        self.path("hub/media")
+    }
+
+    /// The only certificate that the hub's pages are to be trusted by.
+    #[must_use]
+    pub fn hub_ca(&self) -> PathBuf {
+        self.path("hub-identity/hub-ca.pem")
+    }
+
+    /// What the agent of a site has logged, over all of its lives.
+    #[must_use]
+    pub fn agent_log(&self, id: &str) -> PathBuf {
+        self.log(&format!("agent-{id}"))
+    }
+
+    /// The state directory of a site's agent.
+    #[must_use]
+    pub fn agent_state(&self, id: &str) -> PathBuf {
+        self.path(&format!("agent-{id}"))
+    }
+
+    /// The folder with the truth of the terminals, a file for each.
+    #[must_use]
+    pub fn truth(&self) -> PathBuf {
+        self.path("truth")
+    }
+
+    /// The hub, while it runs.
+    pub fn hub(&mut self) -> Option<&mut Running> {
+        self.hub.as_mut()
+    }
+
+    /// Takes the hub out: to be stopped or killed, and missed by nobody.
+    pub fn take_hub(&mut self) -> Option<Running> {
+        self.hub.take()
+    }
+
+    /// The agent of a site, while it runs.
+    #[must_use]
+    pub fn agent(&self, id: &str) -> Option<&Running> {
+        self.agents.iter().find(|(of, _)| of == id).map(|(_, a)| a)
+    }
+
+    /// Takes the agent of a site out, as [`take_hub`](Self::take_hub).
+    pub fn take_agent(&mut self, id: &str) -> Option<Running> {
+        let at = self.agents.iter().position(|(of, _)| of == id)?;
+        Some(self.agents.remove(at).1)
+    }
+
+    /// The terminals, each with its `site-device`.
+    pub fn terminals(&mut self) -> impl Iterator<Item = (&str, &mut Running)> {
+        self.terminals.iter_mut().map(|(n, t)| (n.as_str(), t))
+    }
+
+    /// The cameras, one stand-in for each site.
+    pub fn cameras(&mut self) -> &mut [StandInCamera] {
+        &mut self.cameras
     }
 
     /// A program that has ended although nobody stopped it.
@@ -117,8 +224,9 @@ impl Demo {
         for child in self
             .hub
             .iter_mut()
-            .chain(&mut self.agents)
-            .chain(&mut self.terminals)
+            .chain(self.agents.iter_mut().map(|(_, agent)| agent))
+            .chain(&mut self.link)
+            .chain(self.terminals.iter_mut().map(|(_, terminal)| terminal))
         {
             if let Some(status) = child.ended()? {
                 return Ok(Some(format!("{child:?} ended: {status}")));
@@ -196,7 +304,25 @@ impl Demo {
         Ok(())
     }
 
-    fn start_site(&mut self, site: &Site, gate: u16) -> anyhow::Result<()> {
+    /// Starts the bad network in front of the gate if there is to be one; returns the port that the
+    /// agents are to call.
+    fn start_link(&mut self, gate: u16) -> anyhow::Result<u16> {
+        let Some(rate) = self.options.load.link else {
+            return Ok(gate);
+        };
+        let mut command = Command::new(self.options.bin.join("stand-in-proxy"));
+        command.args(["--with-parent", "--to", &format!("127.0.0.1:{gate}")]);
+        let mut link = Running::talking("stand-in-proxy", command, &self.log("link"))?;
+        let address: SocketAddr = link
+            .wait_line("listening ", Duration::from_secs(10))?
+            .parse()?;
+        link.ask(&format!("rate {rate}"))?;
+        self.link = Some(link);
+        Ok(address.port())
+    }
+
+    /// Makes the certificate, the devices and the configuration of a site.
+    fn prepare_site(&mut self, site: &Site, door: u16) -> anyhow::Result<()> {
         let id = site.id.as_str();
         let identity = self.path(&format!("site-{id}"));
         self.provision(&[
@@ -208,11 +334,11 @@ impl Demo {
             "--out",
             text(&identity)?,
         ])?;
-        let state = self.path(&format!("agent-{id}"));
+        let state = self.agent_state(id);
         std::fs::create_dir_all(&state)?;
         let at = |name: &str| text(&identity.join(name)).map(str::to_owned);
         let mut config = format!(
-            "agent = \"{id}\"\nstate_dir = \"{}\"\n[hub]\naddress = \"localhost:{gate}\"\n[identity]\n\
+            "agent = \"{id}\"\nstate_dir = \"{}\"\n[hub]\naddress = \"localhost:{door}\"\n[identity]\n\
              certificate = \"{}\"\nkey = \"{}\"\nhub_ca = \"{}\"\n",
             text(&state)?,
             at("agent.pem")?,
@@ -223,12 +349,23 @@ impl Demo {
         for (n, terminal) in site.devices_of(DeviceKind::Terminal).enumerate() {
             config.push_str(&self.start_terminal(site, terminal.id.as_str(), n)?);
         }
+        std::fs::write(self.path(&format!("agent-{id}.toml")), config)?;
+        Ok(())
+    }
+
+    /// Starts the agent of a site (again).
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn start_agent(&mut self, id: &str) -> anyhow::Result<()> {
         let file = self.path(&format!("agent-{id}.toml"));
-        std::fs::write(&file, config)?;
         let mut command = Command::new(self.options.bin.join("scc-agent"));
         command.args(["run", "--config", text(&file)?]);
-        let agent = Running::start("scc-agent", command, &self.log(&format!("agent-{id}")))?;
-        self.agents.push(agent);
+        if let Some(filter) = self.options.load.agent_log {
+            command.env("SCC_LOG", filter);
+        }
+        let agent = Running::start("scc-agent", command, &self.agent_log(id))?;
+        self.agents.push((id.to_owned(), agent));
         Ok(())
     }
 
@@ -246,8 +383,10 @@ impl Demo {
             .iter()
             .map(|name| {
                 format!(
-                    "[[camera]]\nid = \"{name}\"\nurl = \"{}\"\nsnapshot_every_s = 4\nsegments = {segments}\n",
-                    stand_in.url(name)
+                    "[[camera]]\nid = \"{name}\"\nurl = \"{}\"\nsnapshot_every_s = {}\nsegments = {segments}\nsegment_s = {}\n",
+                    stand_in.url(name),
+                    self.options.load.snapshot_every_s,
+                    self.options.load.segment_s,
                 )
             })
             .collect();
@@ -261,15 +400,24 @@ impl Demo {
         let number = self.terminals.len();
         let mut command = Command::new(self.options.bin.join("stand-in-terminal"));
         command
-            .args(["--with-parent", "--punch-every", "9"])
+            .arg("--with-parent")
+            .args([
+                "--punch-every",
+                &self.options.load.punch_every_s.to_string(),
+            ])
+            .args([
+                "--truth",
+                text(&self.truth().join(format!("{name}.jsonl")))?,
+            ])
             .args(["--serial", &format!("DEMO{number:09}")])
             .args(["--seed", &number.to_string()])
             .args(["--layout", if n == 0 { "40" } else { "16" }]);
         let terminal = Running::talking(&name, command, &self.log(&name))?;
         let address = terminal.wait_line("listening ", Duration::from_secs(10))?;
-        self.terminals.push(terminal);
+        self.terminals.push((name, terminal));
         Ok(format!(
-            "[[terminal]]\nid = \"{id}\"\naddress = \"{address}\"\n"
+            "[[terminal]]\nid = \"{id}\"\naddress = \"{address}\"\nfull_read_every_s = {}\n",
+            self.options.load.full_read_every_s
         ))
     }
 

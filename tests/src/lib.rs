@@ -4,5 +4,6 @@ pub mod camera;
 pub mod child;
 pub mod control;
 pub mod demo;
+pub mod ordeal;
 pub mod proxy;
 pub mod terminal;

@@ -229,6 +229,13 @@ impl Store {
             info.last = header.seq;
             info.bytes += header.total();
             info.newest = header.stamp;
+            // what the buffer has accepted, told to somebody outside: `tests/src/ordeal` holds it
+            // against the hub's ledger (SCC_LOG=scc_agent::accepted=debug)
+            tracing::debug!(
+                target: "scc_agent::accepted",
+                epoch = %header.epoch, stream = %header.stream, seq = header.seq, sum = %header.sum,
+                "accepted"
+            );
             accepted.push(Accepted {
                 epoch: header.epoch,
                 stream: header.stream,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Parser;
 use scc_tests::demo::arrived::Arrived;
-use scc_tests::demo::{Demo, Options, USER};
+use scc_tests::demo::{Demo, Load, Options, SITES, USER};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
@@ -56,6 +56,8 @@ async fn main() -> anyhow::Result<ExitCode> {
             state: std::path::absolute(&args.state)?,
             register: args.register,
             footage: std::path::absolute(&args.footage)?,
+            sites: SITES.map(str::to_owned).to_vec(),
+            load: Load::default(),
         },
         |step| println!("[{:5.1} s] {step}", started.elapsed().as_secs_f32()),
     )?;

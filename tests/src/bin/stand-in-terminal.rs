@@ -1,7 +1,7 @@
 //! The stand-in terminal as a program: prints `listening 127.0.0.1:PORT`, then obeys lines on its
 //! standard input, answering each with `ok …` or `error …`.
 //!
-//! `punch USER` · `drift SECONDS` · `silent on|off` · `mute on|off` · `cut` · `reset-after BYTES` ·
+//! `punch USER` · `punch-every SECONDS|off` · `drift SECONDS` · `silent on|off` · `mute on|off` · `cut` · `reset-after BYTES` ·
 //! `counter right|absent|N` · `count` · `quit`
 
 #![allow(clippy::print_stdout, reason = "its standard output is its interface")]
@@ -80,7 +80,7 @@ async fn main() -> anyhow::Result<()> {
         .context("the stand-in cannot start")?;
     terminal.faults(|faults| faults.split = args.split);
     println!("listening {}", terminal.address());
-    let every = match args.punch_every {
+    let mut every = match args.punch_every {
         None => None,
         Some(s) => Some(Duration::try_from_secs_f64(s).context("--punch-every")?),
     };
@@ -92,7 +92,7 @@ async fn main() -> anyhow::Result<()> {
                 None if args.with_parent => return Ok(()),
                 None => input = false,
                 Some(line) if line.trim() == "quit" => return Ok(()),
-                Some(line) => match obey(&terminal, &line) {
+                Some(line) => match obey(&terminal, &mut every, &line) {
                     Ok(said) => println!("ok {said}"),
                     Err(error) => println!("error {error:#}"),
                 },
@@ -104,7 +104,7 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-fn obey(terminal: &Terminal, line: &str) -> anyhow::Result<String> {
+fn obey(terminal: &Terminal, every: &mut Option<Duration>, line: &str) -> anyhow::Result<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let switch = |word: &str| match word {
         "on" => Ok(true),
@@ -113,6 +113,10 @@ fn obey(terminal: &Terminal, line: &str) -> anyhow::Result<String> {
     };
     match words.as_slice() {
         ["punch", user] => return Ok(serde_json::to_string(&terminal.punch(user.parse()?))?),
+        ["punch-every", "off"] => *every = None,
+        ["punch-every", seconds] => {
+            *every = Some(Duration::try_from_secs_f64(seconds.parse()?)?);
+        }
         ["count"] => return Ok(terminal.log().len().to_string()),
         ["drift", seconds] => terminal.drift(seconds.parse()?),
         ["silent", word] => {

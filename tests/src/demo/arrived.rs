@@ -10,8 +10,6 @@ use scc_common::record::DeviceKind;
 use scc_common::register::{Register, SiteKind};
 use scc_common::stream::Stream;
 
-use super::SITES;
-
 /// What has arrived of one device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
@@ -67,18 +65,18 @@ pub struct Receipt {
 /// Everything that has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrived {
-    /// Every declared device of the demo's sites.
+    /// Every declared device of these sites.
     pub devices: Vec<Device>,
-    /// Every site of the demo.
+    /// Each of these sites.
     pub receipts: Vec<Receipt>,
 }
 
 impl Arrived {
-    /// Looks into the hub's database.
+    /// Looks into the hub's database for what came from `sites`.
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn look(database: &Path, register: &Register) -> anyhow::Result<Self> {
+    pub fn look(database: &Path, register: &Register, sites: &[String]) -> anyhow::Result<Self> {
         let db = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY)
             .with_context(|| database.display().to_string())?;
         db.busy_timeout(Duration::from_secs(5))?;
@@ -89,7 +87,7 @@ impl Arrived {
         for site in register
             .sites
             .iter()
-            .filter(|s| SITES.contains(&s.id.as_str()))
+            .filter(|s| sites.iter().any(|id| id == s.id.as_str()))
         {
             let id = site.id.as_str();
             for device in &site.devices {
