@@ -8,6 +8,10 @@ use scc_common::id::{AgentId, DeviceId};
 use serde::Deserialize;
 use toml::Spanned;
 
+use crate::capture::camera::credentials_fit;
+
+mod grounds;
+
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -39,8 +43,7 @@ pub struct Hub {
 }
 
 /// Files of this agent's identity (see [`scc_common::identity`]).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// PEM, leaf first.
     pub certificate: PathBuf,
@@ -51,8 +54,7 @@ pub struct Identity {
 }
 
 /// Limits of the buffer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BufferLimits {
     /// All pictures and video together, bytes.
     pub media_bytes: u64,
@@ -134,11 +136,11 @@ impl std::fmt::Debug for Terminal {
 #[serde(deny_unknown_fields)]
 struct Shape {
     agent: AgentId,
-    state_dir: PathBuf,
+    state_dir: Spanned<PathBuf>,
     hub: HubShape,
-    identity: Identity,
+    identity: IdentityShape,
     #[serde(default)]
-    buffer: BufferLimits,
+    buffer: BufferShape,
     #[serde(default = "thirty")]
     health_every_s: Spanned<u32>,
     #[serde(default)]
@@ -155,10 +157,27 @@ struct HubShape {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct IdentityShape {
+    certificate: Spanned<PathBuf>,
+    key: Spanned<PathBuf>,
+    hub_ca: Spanned<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct BufferShape {
+    media_bytes: Option<Spanned<u64>>,
+    small_bytes: Option<Spanned<u64>>,
+    media_hours: Option<Spanned<u32>>,
+    min_free_bytes: Option<Spanned<u64>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct CameraShape {
     id: Spanned<DeviceId>,
     url: Spanned<String>,
-    user: Option<String>,
+    user: Option<Spanned<String>>,
     password_file: Option<Spanned<PathBuf>>,
     #[serde(default = "thirty")]
     snapshot_every_s: Spanned<u32>,
@@ -202,6 +221,18 @@ pub const GATE_PORT: u16 = 8883;
 /// Port of the terminals' own protocol.
 pub const TERMINAL_PORT: u16 = 4370;
 
+/// Port of RTSP (RFC 2326).
+pub const RTSP_PORT: u16 = 554;
+
+/// Less would not hold four of the largest records.
+const LEAST_MEDIA: u64 = 64 << 20;
+
+/// A year of punches of one office.
+const LEAST_SMALL: u64 = 16 << 20;
+
+/// 16 TiB: whoever writes more has miscounted the zeros.
+const MOST_BYTES: u64 = 16 << 40;
+
 impl Config {
     /// Reads and checks `agent.toml` and the secret files that it names.
     ///
@@ -209,6 +240,18 @@ impl Config {
     /// The first thing that is wrong, with its line and key.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
         Self::build(&Document::load(file)?)
+    }
+
+    /// As [`load`](Self::load), and checks what the file points to as well: whether this box can run
+    /// with it. A certificate's dates are not looked at: a box with an expired one still captures.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, with its line and key.
+    pub fn load_to_run(file: &Path) -> Result<Self, ConfigError> {
+        let doc = Document::load(file)?;
+        let config = Self::build(&doc)?;
+        grounds::check(&doc, &config)?;
+        Ok(config)
     }
 
     fn build(doc: &Document<Shape>) -> Result<Self, ConfigError> {
@@ -235,14 +278,28 @@ impl Config {
         }
         let mut terminals = Vec::new();
         for t in &shape.terminal {
-            terminals.push(terminal(doc, t, unique(&t.id)?)?);
+            let terminal = terminal(doc, t, unique(&t.id)?)?;
+            let same =
+                |other: &&Terminal| (&other.host, other.port) == (&terminal.host, terminal.port);
+            if let Some(other) = terminals.iter().find(same) {
+                let what = format!(
+                    "is that of `{}` too, and a terminal talks to one reader only; give each its own",
+                    other.id
+                );
+                return Err(doc.wrong(t.address.span().start, "address", what));
+            }
+            terminals.push(terminal);
         }
         Ok(Self {
             agent: shape.agent.clone(),
-            state_dir: shape.state_dir.clone(),
+            state_dir: shape.state_dir.get_ref().clone(),
             hub: Hub { host, port },
-            identity: shape.identity.clone(),
-            buffer: shape.buffer,
+            identity: Identity {
+                certificate: shape.identity.certificate.get_ref().clone(),
+                key: shape.identity.key.get_ref().clone(),
+                hub_ca: shape.identity.hub_ca.get_ref().clone(),
+            },
+            buffer: limits(doc, &shape.buffer)?,
             health_every_s: within(doc, &shape.health_every_s, "health_every_s", 1, 3_600)?,
             cameras,
             terminals,
@@ -256,7 +313,34 @@ impl Config {
 /// # Errors
 /// As [`Config::load`], as far as the shape of the file goes.
 pub fn state_dir(file: &Path) -> Result<PathBuf, ConfigError> {
-    Document::<Shape>::load(file).map(|doc| doc.value.state_dir)
+    Document::<Shape>::load(file).map(|doc| doc.value.state_dir.into_inner())
+}
+
+fn limits(doc: &Document<Shape>, b: &BufferShape) -> Result<BufferLimits, ConfigError> {
+    let usual = BufferLimits::default();
+    let bytes = |given: &Option<Spanned<u64>>, key: &str, default: u64, least: u64| match given {
+        None => Ok(default),
+        Some(given) => within(doc, given, key, least, MOST_BYTES),
+    };
+    Ok(BufferLimits {
+        media_bytes: bytes(
+            &b.media_bytes,
+            "media_bytes",
+            usual.media_bytes,
+            LEAST_MEDIA,
+        )?,
+        small_bytes: bytes(
+            &b.small_bytes,
+            "small_bytes",
+            usual.small_bytes,
+            LEAST_SMALL,
+        )?,
+        media_hours: match &b.media_hours {
+            None => usual.media_hours,
+            Some(given) => within(doc, given, "media_hours", 1, 10 * 366 * 24)?,
+        },
+        min_free_bytes: bytes(&b.min_free_bytes, "min_free_bytes", usual.min_free_bytes, 0)?,
+    })
 }
 
 fn camera(doc: &Document<Shape>, c: &CameraShape, id: DeviceId) -> Result<Camera, ConfigError> {
@@ -273,17 +357,30 @@ fn camera(doc: &Document<Shape>, c: &CameraShape, id: DeviceId) -> Result<Camera
             "must not hold a user or password; give `user` and `password_file` instead",
         ));
     }
-    if authority.is_empty() {
-        return Err(doc.wrong(at, "url", "names no host; write rtsp://HOST[:PORT]/PATH"));
+    if split_address(authority, RTSP_PORT).is_none() {
+        let what = "names no host that can be reached; write rtsp://HOST[:PORT]/PATH";
+        return Err(doc.wrong(at, "url", what));
     }
+    let user = c.user.as_ref().map(|user| user.get_ref().clone());
     let password = match &c.password_file {
         None => None,
+        Some(file) if user.is_none() => {
+            let what = "is of no use without `user`; give the user name too";
+            return Err(doc.wrong(file.span().start, "password_file", what));
+        }
         Some(file) => Some(secret(doc, file, "password_file")?),
     };
+    if let Some(given) = &c.user
+        && !credentials_fit(given.get_ref(), password.as_deref())
+    {
+        let what = "and its password are too long for FFmpeg together (127 characters); give the \
+                    camera a shorter password";
+        return Err(doc.wrong(given.span().start, "user", what));
+    }
     Ok(Camera {
         id,
         url: url.clone(),
-        user: c.user.clone(),
+        user,
         password,
         snapshot_every_s: within(doc, &c.snapshot_every_s, "snapshot_every_s", 1, 3_600)?,
         segments: c.segments,
@@ -328,13 +425,13 @@ fn terminal(
     })
 }
 
-fn within(
+fn within<N: PartialOrd + Copy + std::fmt::Display>(
     doc: &Document<Shape>,
-    value: &Spanned<u32>,
+    value: &Spanned<N>,
     key: &str,
-    least: u32,
-    most: u32,
-) -> Result<u32, ConfigError> {
+    least: N,
+    most: N,
+) -> Result<N, ConfigError> {
     let n = *value.get_ref();
     if (least..=most).contains(&n) {
         Ok(n)
@@ -513,6 +610,41 @@ address = "10.0.0.9"
                 "agent.toml:2: `agent`: ",
             ),
             ("[hub]", "[hubb]", "agent.toml:4: "),
+            (
+                "10.0.0.5/stream1",
+                "10.0.0.5:x/stream1",
+                "agent.toml:12: `url`: names no host",
+            ),
+            (
+                "stream1\"",
+                "stream1\"\npassword_file = \"/x\"",
+                "agent.toml:13: `password_file`: is of no use without `user`",
+            ),
+            (
+                "\"10.0.0.9\"",
+                "\"10.0.0.9\"\n[[terminal]]\nid = \"b\"\naddress = \"10.0.0.9:4370\"",
+                "agent.toml:18: `address`: is that of `absensi` too",
+            ),
+            (
+                "[identity]",
+                "[buffer]\nmedia_bytes = 0\n[identity]",
+                "agent.toml:7: `media_bytes`: 0 is out of range; give 67108864 to",
+            ),
+            (
+                "[identity]",
+                "[buffer]\nmedia_hours = 0\n[identity]",
+                "agent.toml:7: `media_hours`: 0 is out of range; give 1 to",
+            ),
+            (
+                "[identity]",
+                "[buffer]\nmin_free_bytes = -1\n[identity]",
+                "agent.toml:7: `min_free_bytes`: ",
+            ),
+            (
+                "[identity]",
+                "[identity]\nca = \"x\"",
+                "agent.toml:7: `ca`: ",
+            ),
         ] {
             let error = parse(&SMALL.replacen(from, to, 1)).unwrap_err();
             assert!(error.starts_with(expected), "{error}\nexpected {expected}");

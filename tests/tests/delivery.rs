@@ -49,6 +49,7 @@ fn agent() -> AgentId {
 /// A gate and its ingest; both end when dropped.
 struct Hub {
     address: SocketAddr,
+    gate: gate::Gate,
     _tasks: JoinSet<()>,
 }
 
@@ -99,6 +100,7 @@ impl Hub {
         });
         Self {
             address: gate.address().unwrap(),
+            gate,
             _tasks: tasks,
         }
     }
@@ -365,6 +367,66 @@ async fn cuts_and_restarts_of_the_hub_lose_and_double_nothing() {
         }
     }
     site.delivered().await;
+}
+
+/// delivery.md, promise 3: a hub restored from yesterday's backup.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_restored_from_an_older_copy_gets_the_rest_again() {
+    let (mut site, hub) = Site::start().await;
+    let address = hub.address;
+    for _ in 0..5 {
+        site.punch().await;
+    }
+    site.segment(300_000).await;
+    site.delivered().await;
+    let database = site.dir.path().join("hub.sqlite");
+    let backup = site.dir.path().join("yesterday.sqlite");
+    rusqlite::Connection::open(&database)
+        .unwrap()
+        .execute("VACUUM INTO ?1", [backup.to_str().unwrap()])
+        .unwrap();
+    for _ in 0..5 {
+        site.punch().await;
+    }
+    site.segment(600_000).await;
+    site.still(60_000).await;
+    site.delivered().await;
+
+    site.proxy.weather(|w| w.rate = Some(60_000)); // slow enough for the backlog to be seen
+    drop(hub);
+    for tail in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{}{tail}", database.display()));
+    }
+    std::fs::rename(&backup, &database).unwrap();
+    let _hub = restarted(site.dir.path(), address).await;
+    let told = async {
+        while site.backlog().await == 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told)
+        .await
+        .expect("the buffer is not told that its records are wanted again");
+    site.delivered().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_stops_says_goodbye() {
+    let (mut site, hub) = Site::start().await;
+    let mut presence = hub.gate.presence();
+    site.punch().await;
+    site.delivered().await;
+    site.stop.cancel();
+    let left = async {
+        loop {
+            let news = presence.recv().await.unwrap();
+            if !news.connected {
+                return news.why;
+            }
+        }
+    };
+    let why = tokio::time::timeout(PATIENCE, left).await.unwrap();
+    assert_eq!(why, "it said good-bye");
 }
 
 /// The port of the one that was dropped becomes free a moment later.

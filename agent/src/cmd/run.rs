@@ -14,7 +14,7 @@ use crate::runtime;
 /// Runs the agent. Exit status 2: the configuration is wrong and nothing was started; 1: it could
 /// not start or go on; 0: it was told to stop.
 pub fn main(file: &Path) -> ExitCode {
-    let config = match Config::load(file) {
+    let config = match Config::load_to_run(file) {
         Ok(config) => config,
         Err(error) => return refuse(&error, EXIT_CONFIG),
     };

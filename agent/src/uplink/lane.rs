@@ -133,6 +133,16 @@ impl LaneState {
         self.want.first_below(self.next)
     }
 
+    /// All wanted records that exist.
+    pub(super) fn all_wanted(&self) -> Vec<SeqRange> {
+        let below = |range: SeqRange| SeqRange {
+            last: range.last.min(self.next.saturating_sub(1)),
+            ..range
+        };
+        let wanted = self.want.iter().map(below);
+        wanted.filter(|range| !range.is_empty()).collect()
+    }
+
     /// Whether anything waits to be sent.
     pub(super) fn has_unsent(&self) -> bool {
         self.head.is_some() || self.wanted().is_some()

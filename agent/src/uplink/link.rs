@@ -31,7 +31,7 @@ pub enum Closed {
     Ended(String),
 }
 
-/// One connection. Both methods may be polled at once from one task, and both may be dropped while
+/// One connection. [`publish`](Self::publish) and [`receive`](Self::receive) may be polled at once from one task, and both may be dropped while
 /// they wait: then nothing was published, and nothing received is lost.
 pub trait Link: Send + Sync {
     /// Hands over one payload for `scc/up/<agent>`; waits while the connection has no room. `Ok`
@@ -46,6 +46,10 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// [`Closed`]; the link is dead.
     fn receive(&self) -> BoxFuture<'_, Result<Bytes, Closed>>;
+
+    /// Says goodbye, so that the other side knows at once that this was meant; returns when it has
+    /// gone out or cannot. The link is dead afterwards.
+    fn close(&self) -> BoxFuture<'_, ()>;
 }
 
 /// Makes connections.

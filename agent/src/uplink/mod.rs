@@ -46,6 +46,9 @@ use store::Store;
 /// Connecting may take this long in all: name, TCP, TLS, MQTT, subscription.
 const CONNECT: Duration = Duration::from_secs(70);
 
+/// A stop waits this long for the goodbye to go out; it has five seconds in all.
+const GOODBYE: Duration = Duration::from_millis(400);
+
 /// What the uplink is given.
 #[derive(Debug)]
 pub struct Given<S> {
@@ -153,6 +156,10 @@ impl<S: Store, D: Dial> Uplink<S, D> {
         let stable = session
             .flowing_since
             .map_or(Duration::ZERO, |s| s.elapsed());
+        if matches!(end, End::Stopped) {
+            // a hub that does not take it will find out by itself
+            let _ = tokio::time::timeout(GOODBYE, link.close()).await;
+        }
         (end, stable)
     }
 

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Packet, QoS,
-    StateError, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
+    AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet,
+    QoS, StateError, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
 };
 use scc_common::id::AgentId;
 use scc_common::{identity, topic};
@@ -131,6 +131,10 @@ impl Connection {
                             return;
                         }
                     }
+                    // it has been flushed when this comes
+                    Ok(Event::Outgoing(Outgoing::Disconnect)) => {
+                        break Closed::Ended("this agent disconnected".into());
+                    }
                     Ok(Event::Incoming(Packet::Disconnect)) => {
                         break Closed::Ended("the hub disconnected".into());
                     }
@@ -182,6 +186,17 @@ impl Link for Connection {
                 .recv()
                 .await
                 .ok_or_else(|| self.why())
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        async move {
+            if self.client.disconnect().await.is_ok() {
+                // what still comes is not for us any more; the pump's end is what is waited for
+                let mut down = self.down.lock().await;
+                while down.recv().await.is_some() {}
+            }
         }
         .boxed()
     }

@@ -5,7 +5,7 @@
 //! [`PATIENT`] times goes first once, so that a long backlog of one stream starves none (health,
 //! old epochs, video). It does no input or output: the session reads and sends what it chooses.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use scc_common::id::{Epoch, Seq};
 use scc_common::record::LaneHealth;
@@ -50,11 +50,24 @@ pub(super) enum Choice {
     },
 }
 
+/// What an answer says of one lane that the buffer may be told.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// The lane.
+    pub(super) lane: Lane,
+    /// Certainly at the hub: watermark, and ranges above it.
+    pub(super) proven: Option<(Seq, Vec<SeqRange>)>,
+    /// Certainly not at the hub, whatever it once acknowledged.
+    pub(super) wanted: Vec<SeqRange>,
+}
+
 /// The plan of one connection, from one answer to the next hello.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     lanes: BTreeMap<Lane, LaneState>,
     current: Option<Epoch>,
+    /// Epochs that the last hello told.
+    told: BTreeSet<Epoch>,
     paused: Vec<Stream>,
     /// What may be in flight.
     pub(super) window: Window,
@@ -71,17 +84,19 @@ impl Plan {
         self.window.clear();
     }
 
-    /// The hub answered: makes the lanes anew. Returns what the buffer may be told is stored.
+    /// The hub answered: makes the lanes anew. Returns what the buffer may be told of them.
     pub(super) fn begin(
         &mut self,
         current: Epoch,
         offers: &[LaneOffer],
         answer: &Answer,
         stat: &[LaneHealth],
-    ) -> Vec<(Lane, Seq, Vec<SeqRange>)> {
+    ) -> Vec<Verdict> {
         self.lanes.clear();
         self.current = Some(current);
-        let mut proven = Vec::new();
+        self.told = offers.iter().map(|o| o.epoch).collect();
+        self.told.insert(current);
+        let mut verdicts = Vec::new();
         for offer in offers {
             let of = |epoch, stream| (epoch, stream) == (offer.epoch, offer.stream);
             let answered = answer.lanes.iter().find(|l| of(l.epoch, l.stream));
@@ -95,13 +110,25 @@ impl Plan {
                 epoch: offer.epoch,
                 stream: offer.stream,
             };
-            if let Some((watermark, stored)) = answered.and_then(|a| state.proven(a)) {
-                proven.push((lane, watermark, stored));
+            if let Some(answer) = answered {
+                verdicts.push(Verdict {
+                    lane,
+                    proven: state.proven(answer),
+                    wanted: state.all_wanted(),
+                });
             }
             self.lanes.insert(lane, state);
         }
         self.extend(stat);
-        proven
+        verdicts
+    }
+
+    /// Whether the buffer has begun an epoch that the last hello did not tell: it does so by itself
+    /// when its index had to be rebuilt.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.lanes
+            .keys()
+            .any(|lane| !self.told.contains(&lane.epoch))
     }
 
     /// Whether the hub knows numbers of the current epoch that this buffer has not given yet.

@@ -216,7 +216,7 @@ impl<'a, S: Store> Session<'a, S> {
         self.asking_since.get_or_insert_with(Instant::now);
         self.waiting_since = None;
         self.barred_since = None;
-        self.refresh().await?;
+        self.stat = self.given.store.stat().await?;
         self.now_due = true;
         Ok(())
     }
@@ -237,6 +237,9 @@ impl<'a, S: Store> Session<'a, S> {
         self.stat = self.given.store.stat().await?;
         if matches!(self.phase, Phase::Flowing { .. }) {
             self.plan.extend(&self.stat);
+            if self.plan.is_outdated() {
+                return self.ask("the buffer has begun a new epoch").await;
+            }
         }
         Ok(())
     }
@@ -297,7 +300,7 @@ impl<'a, S: Store> Session<'a, S> {
             clock.hub_offset(answer.wall_ms.saturating_sub(clock.wall_ms() - half));
         }
         self.stat = self.given.store.stat().await?;
-        let proven = self.plan.begin(epoch, offers, answer, &self.stat);
+        let verdicts = self.plan.begin(epoch, offers, answer, &self.stat);
         let young = !offers.iter().any(|o| o.epoch == epoch && o.next > 1);
         self.permit(down);
         self.phase = Phase::Flowing {
@@ -307,11 +310,16 @@ impl<'a, S: Store> Session<'a, S> {
         self.asking_since = None;
         self.flowing_since.get_or_insert_with(Instant::now);
         self.report();
-        for (lane, watermark, stored) in proven {
-            self.given
-                .store
-                .acknowledge(lane, watermark, stored)
-                .await?;
+        let store = &self.given.store;
+        for verdict in verdicts {
+            // what a restored hub has lost is backlog again, and no longer first to be evicted
+            store.want_again(verdict.lane, verdict.wanted).await?;
+            if let Some((watermark, stored)) = verdict.proven {
+                store.acknowledge(verdict.lane, watermark, stored).await?;
+            }
+        }
+        if self.plan.is_outdated() {
+            return self.ask("the buffer has begun a new epoch").await;
         }
         if self.plan.is_copied() {
             return self

@@ -32,6 +32,12 @@ pub trait Store: Send + Sync + 'static {
         watermark: Seq,
         stored: Vec<SeqRange>,
     ) -> impl Future<Output = Result<(), BufferError>> + Send;
+    /// As [`Buffer::want_again`].
+    fn want_again(
+        &self,
+        lane: Lane,
+        wanted: Vec<SeqRange>,
+    ) -> impl Future<Output = Result<(), BufferError>> + Send;
     /// As [`Buffer::begin_epoch`].
     fn begin_epoch(&self, reason: &str) -> impl Future<Output = Result<Epoch, BufferError>> + Send;
     /// As [`Buffer::stat`].
@@ -62,6 +68,9 @@ impl Store for Buffer {
         stored: Vec<SeqRange>,
     ) -> Result<(), BufferError> {
         Self::acknowledge(self, lane, watermark, stored).await
+    }
+    async fn want_again(&self, lane: Lane, wanted: Vec<SeqRange>) -> Result<(), BufferError> {
+        Self::want_again(self, lane, wanted).await
     }
     async fn begin_epoch(&self, reason: &str) -> Result<Epoch, BufferError> {
         Self::begin_epoch(self, reason).await

@@ -2,9 +2,7 @@
 //! the password taken out again for every line that a person may read.
 
 use super::fault::{Failure, Fault};
-
-/// Port of RTSP (RFC 2326).
-const RTSP_PORT: u16 = 554;
+use crate::config::RTSP_PORT;
 
 /// FFmpeg 5.1 keeps `user:password`, percent-encoded, in 128 bytes and cuts what is longer.
 const FFMPEG_MAX_CREDENTIALS: usize = 127;
@@ -42,11 +40,7 @@ pub(super) fn with_credentials(
     let Some(user) = user else {
         return Ok(url.to_owned());
     };
-    let mut credentials = percent_encoded(user);
-    if let Some(password) = password {
-        credentials.push(':');
-        credentials.push_str(&percent_encoded(password));
-    }
+    let credentials = credentials(user, password);
     if credentials.len() > FFMPEG_MAX_CREDENTIALS {
         return Err(Failure::new(
             Fault::Unauthorized,
@@ -55,6 +49,21 @@ pub(super) fn with_credentials(
     }
     let rest = url.strip_prefix("rtsp://").unwrap_or(url);
     Ok(format!("rtsp://{credentials}@{rest}"))
+}
+
+fn credentials(user: &str, password: Option<&str>) -> String {
+    let mut credentials = percent_encoded(user);
+    if let Some(password) = password {
+        credentials.push(':');
+        credentials.push_str(&percent_encoded(password));
+    }
+    credentials
+}
+
+/// Whether FFmpeg takes user and password whole.
+#[must_use]
+pub(crate) fn credentials_fit(user: &str, password: Option<&str>) -> bool {
+    credentials(user, password).len() <= FFMPEG_MAX_CREDENTIALS
 }
 
 fn percent_encoded(text: &str) -> String {

@@ -23,6 +23,7 @@ mod retry;
 mod session;
 pub mod worker;
 
+pub(crate) use address::credentials_fit;
 pub use reader::Program;
 
 use std::future::Future;

@@ -24,8 +24,8 @@ const PLAY: Duration = Duration::from_secs(10);
 /// Packets without a usable keyframe for this long are not a picture.
 const NO_KEYFRAME_MS: u64 = 60_000;
 
-/// For the last segment to be accepted when the agent stops.
-const LAST_APPEND: Duration = Duration::from_secs(2);
+/// For the last segment to be accepted when the agent stops; the agent waits a little longer.
+const LAST_APPEND: Duration = Duration::from_millis(1_500);
 
 /// How a session ended.
 #[derive(Debug)]

@@ -41,6 +41,9 @@ impl Link for PeerLink {
     fn receive(&self) -> BoxFuture<'_, Result<Bytes, Closed>> {
         async move { self.down.lock().await.recv().await.ok_or_else(cut) }.boxed()
     }
+    fn close(&self) -> BoxFuture<'_, ()> {
+        std::future::ready(()).boxed()
+    }
 }
 
 struct PeerDial {

@@ -358,6 +358,50 @@ async fn a_hub_that_asks_for_a_new_epoch_gets_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_restored_hub_makes_backlog_again_of_what_it_had_acknowledged() {
+    let shelf = Shelf::new(1);
+    for n in 0..6 {
+        shelf.put(Stream::Attendance, 100, n);
+    }
+    let rig = Rig::start(shelf, 21);
+    let mut hub = Hub::new(PERMISSION);
+    let mut wire = rig.accept(16).await;
+    drain(&rig, &mut wire, &mut hub).await;
+    // the database of yesterday
+    hub.stored.retain(|(.., seq), _| *seq <= 2 || *seq == 5);
+    drop(wire);
+    let mut wire = rig.accept(16).await;
+    let hello = wire.hello().await;
+    wire.say(&hub.answer(&hello));
+    let again = wire.heard().await;
+    assert_eq!(
+        rig.shelf.unacknowledged(),
+        3,
+        "status and eviction must know that 3, 4 and 6 are not at the hub"
+    );
+    wire.say(&hub.take(again).unwrap());
+    drain(&rig, &mut wire, &mut hub).await;
+    assert_eq!(hub.stored.len(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_the_buffer_began_by_itself_is_told_in_a_hello() {
+    let shelf = Shelf::new(1);
+    shelf.put(Stream::Attendance, 100, 0);
+    let rig = Rig::start(shelf, 22);
+    let mut hub = Hub::new(PERMISSION);
+    let mut wire = rig.accept(16).await;
+    drain(&rig, &mut wire, &mut hub).await;
+    rig.shelf.renumber();
+    rig.shelf.put(Stream::Attendance, 100, 1);
+    let hello = wire.hello().await;
+    assert_eq!(hello.epoch, Epoch(2));
+    wire.say(&hub.answer(&hello));
+    drain(&rig, &mut wire, &mut hub).await;
+    assert_eq!(hub.stored.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn paused_streams_wait_and_the_others_go_on() {
     let shelf = Shelf::new(1);
     shelf.put(Stream::Segment, 90_000, 0);

@@ -91,6 +91,11 @@ impl Shelf {
         });
     }
 
+    /// Begins an epoch without having been asked to, as after a rebuilt index.
+    pub(super) fn renumber(&self) {
+        self.inner.lock().unwrap().epoch.0 += 1;
+    }
+
     pub(super) fn epoch_now(&self) -> Epoch {
         self.inner.lock().unwrap().epoch
     }
@@ -184,6 +189,14 @@ impl Store for Shelf {
                 last: watermark,
             });
             stored.into_iter().for_each(|r| row.acked.insert(r));
+        }
+        Ok(())
+    }
+
+    async fn want_again(&self, lane: Lane, wanted: Vec<SeqRange>) -> Result<(), BufferError> {
+        let mut inner = self.inner.lock().unwrap();
+        if let Some(row) = inner.rows.get_mut(&lane) {
+            wanted.into_iter().for_each(|r| row.acked.remove(r));
         }
         Ok(())
     }
