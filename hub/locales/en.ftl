@@ -114,6 +114,10 @@ sentence-never = { $n ->
     [one] { $n } site never ran.
    *[other] { $n } sites never ran.
  }
+sentence-unknown = { $n ->
+    [one] The state of 1 site is not known yet.
+   *[other] The state of { $n } sites is not known yet.
+}
 sentence-rest = The rest is running.
 sentence-calm = Nothing is waiting for action.
 calm-what = What is unknown or under maintenance is in the table below.
@@ -144,6 +148,18 @@ last-good-at = last good { $time }
 declared-since = Registered since { $date }.
 camera-named = camera { $name }
 terminal-named = machine { $name }
+
+# the hub itself
+hub-trouble = Trouble at the hub
+hub-intake = The hub has stopped receiving
+hub-intake-what = The hub is being started again. Data stays in the boxes at the sites and is sent again; nothing is lost.
+hub-intake-remedy = If this lasts longer than a minute, look at the service scc-hub on the hub's machine.
+hub-database = The hub cannot store new data
+hub-database-what = Numbers and pictures on this page stopped at that moment. Data stays in the boxes at the sites and follows later; nothing is lost, and this counts against no site.
+hub-database-remedy = Check the room and the health of the database's disk on the hub's machine.
+hub-media = Pictures and video are held back
+hub-media-what = The hub's picture disk is full or failing. Punches and events are still received; pictures wait in the boxes at the sites and follow later.
+hub-media-remedy = Make room on the hub's picture disk; receiving goes on by itself.
 
 # sites
 all-sites = All sites
@@ -182,6 +198,9 @@ way-agent-uptime = up { $span }
 way-devices = { $up } of { $of } working
 way-source-none = not used here
 way-hub-up = receiving
+way-hub-intake = has stopped receiving
+way-hub-database = cannot store
+way-hub-media = pictures held back
 no-picture-yet = Has never sent a picture
 taken-at = taken { $time }
 stale-at = old · { $time }

@@ -102,6 +102,7 @@ sentence-empty = Register masih kosong.
 sentence-empty-hint = Administrator menerapkan register dengan: scc-hub fleet apply fleet.toml. Pengguna SKPD hanya melihat lokasi instansinya.
 sentence-waiting = { $n } hal menunggu tindakan.
 sentence-never = { $n } lokasi belum pernah jalan.
+sentence-unknown = { $n } lokasi belum diketahui keadaannya.
 sentence-rest = Selebihnya berjalan.
 sentence-calm = Tidak ada yang menunggu tindakan.
 calm-what = Yang tidak diketahui dan yang dalam pemeliharaan tampak di tabel di bawah.
@@ -129,6 +130,18 @@ last-good-at = terakhir baik { $time }
 declared-since = Terdaftar sejak { $date }.
 camera-named = kamera { $name }
 terminal-named = mesin { $name }
+
+# pusat sendiri
+hub-trouble = Gangguan di pusat
+hub-intake = Pusat berhenti menerima data
+hub-intake-what = Pusat sedang dinyalakan ulang. Data tetap di kotak lokasi dan dikirim lagi; tidak ada yang hilang.
+hub-intake-remedy = Bila lebih dari satu menit, periksa layanan scc-hub di mesin pusat.
+hub-database = Pusat tidak dapat menyimpan data baru
+hub-database-what = Angka dan gambar di halaman ini berhenti di saat itu. Data tetap di kotak lokasi dan menyusul; tidak ada yang hilang, dan ini tidak dihitung kepada lokasi mana pun.
+hub-database-remedy = Periksa ruang dan kesehatan disk basis data di mesin pusat.
+hub-media = Gambar dan rekaman ditahan
+hub-media-what = Disk gambar di pusat penuh atau rusak. Absensi dan kejadian tetap diterima; gambar menunggu di kotak lokasi dan menyusul.
+hub-media-remedy = Beri ruang pada disk gambar di mesin pusat; penerimaan berlanjut sendiri.
 
 # lokasi
 all-sites = Semua lokasi
@@ -167,6 +180,9 @@ way-agent-uptime = menyala { $span }
 way-devices = { $up } dari { $of } berfungsi
 way-source-none = tidak dipakai di sini
 way-hub-up = menerima
+way-hub-intake = berhenti menerima
+way-hub-database = tidak dapat menyimpan
+way-hub-media = gambar ditahan
 no-picture-yet = Belum pernah mengirim gambar
 taken-at = diambil { $time }
 stale-at = lama · { $time }

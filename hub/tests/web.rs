@@ -11,8 +11,9 @@ mod web_house;
 use std::time::Duration;
 
 use scc_common::record::{Cause, DeviceKind, State};
+use scc_hub::ingest::Status;
 use web_house::client::{Browser, between};
-use web_house::{House, RSUD_PICTURE, VILLA_PICTURE, device_state};
+use web_house::{House, RSUD_PICTURE, VILLA_PICTURE, device_state, trouble};
 
 /// Every route that shows something, with what an operator, RSUD's own user and a stranger get.
 const ROUTES: [(&str, u16, u16, u16); 32] = [
@@ -132,7 +133,8 @@ async fn the_overview_opens_with_what_waits_and_counts_from_the_register() {
     let house = House::build().await;
     let page = Browser::of(&house, "meja-2").await.get("/").await.text();
     for words in [
-        "2 hal menunggu tindakan. 1 lokasi belum pernah jalan. Selebihnya berjalan.",
+        "2 hal menunggu tindakan. 1 lokasi belum pernah jalan. \
+         1 lokasi belum diketahui keadaannya. Selebihnya berjalan.",
         "RSUD · kamera Apotek",
         "Tidak menjawab di alamatnya.",
         "sejak 08.55",
@@ -218,7 +220,10 @@ async fn the_english_page_is_english() {
     assert_eq!((answer.status, answer.header("location")), (303, Some("/")));
     let page = operator.get("/").await.text();
     assert!(
-        page.contains("2 things need action. 1 site never ran. The rest is running."),
+        page.contains(
+            "2 things need action. 1 site never ran. The state of 1 site is not known yet. \
+             The rest is running."
+        ),
         "{page}"
     );
     assert!(page.contains("<html lang=\"en\"") && page.contains("09:42:17"));
@@ -258,6 +263,14 @@ async fn news_is_on_an_open_page_within_two_seconds() {
     let (_, took) = events
         .until(&["Nama pengguna atau kata sandi ditolak"], bound)
         .await;
+    assert!(took < Duration::from_secs(2), "it took {took:?}");
+
+    // the hub itself fails, and is well again
+    house.ingest_fails();
+    let (_, took) = events.until(&["Pusat tidak dapat menyimpan"], bound).await;
+    assert!(took < Duration::from_secs(2), "it took {took:?}");
+    house.hub_status(Status::default());
+    let (_, took) = events.until(&[r#""id":"hub""#, "Selebihnya"], bound).await;
     assert!(took < Duration::from_secs(2), "it took {took:?}");
 }
 
@@ -427,6 +440,47 @@ async fn health_is_told_when_ingest_cannot_store() {
     assert_eq!(stranger.get("/healthz").await.text(), "ok\n");
     house.ingest_fails();
     assert_eq!(stranger.get("/healthz").await.status, 503);
+}
+
+#[tokio::test]
+async fn the_hubs_own_trouble_is_on_every_page_and_counts_against_no_site() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let mut agency = Browser::of(&house, "rsud").await;
+    let full = "the disk of the database is full";
+    house.hub_status(Status {
+        database: Some(trouble(full)),
+        media: None,
+    });
+    for path in ["/", "/lokasi", "/lokasi/rsud", "/absensi"] {
+        let page = operator.get(path).await.text();
+        for words in [
+            "Pusat tidak dapat menyimpan data baru",
+            "Periksa ruang dan kesehatan disk basis data",
+            "sejak 09.40",
+            full,
+        ] {
+            assert!(page.contains(words), "{path}: no {words}");
+        }
+        let page = agency.get(path).await.text();
+        assert!(page.contains("Pusat tidak dapat menyimpan data baru"));
+        assert!(!page.contains(full), "what the disk says is for operators");
+    }
+    let overview = operator.get("/").await.text();
+    assert!(
+        overview.contains("3 hal menunggu tindakan.") && !overview.contains("Selebihnya berjalan"),
+        "a hub that stores nothing does not know how the rest is"
+    );
+    let site = operator.get("/lokasi/villa-yuliana").await.text();
+    assert!(site.contains("tidak dapat menyimpan<"), "the cause chain");
+    assert!(site.contains("data-s=\"up\""), "the site is not to blame");
+    house.hub_status(Status {
+        database: None,
+        media: Some(trouble("12 bytes are free")),
+    });
+    let page = operator.get("/").await.text();
+    assert!(page.contains("Gambar dan rekaman ditahan") && page.contains("Selebihnya berjalan"));
+    assert_eq!(operator.get("/healthz").await.text(), "ok\n");
 }
 
 #[tokio::test]

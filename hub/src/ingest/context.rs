@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::committer::Entry;
 use super::reread;
 use super::spool::Spool;
-use super::{Downlink, IngestError, Limits, Notice, PERMISSION, Status};
+use super::{Downlink, IngestError, Limits, Notice, PERMISSION, Status, Trouble};
 use crate::media::Media;
 use crate::store::{LaneKey, RecordKey, Store};
 
@@ -161,16 +161,21 @@ impl Context {
     /// are others than before.
     fn change(
         &self,
-        field: impl Fn(&mut Status) -> &mut Option<String>,
+        field: impl Fn(&mut Status) -> &mut Option<Trouble>,
         trouble: Option<String>,
         what: &str,
     ) {
         let mut turned = false;
+        let now = self.clock.wall_ms();
         self.status.send_if_modified(|status| {
             let field = field(status);
             turned = field.is_some() != trouble.is_some();
-            let changed = *field != trouble;
-            field.clone_from(&trouble);
+            let next = trouble.clone().map(|why| Trouble {
+                why,
+                since_ms: field.as_ref().map_or(now, |known| known.since_ms),
+            });
+            let changed = *field != next;
+            *field = next;
             changed
         });
         if !turned {

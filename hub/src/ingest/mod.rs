@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use scc_common::checksum::Checksum;
-use scc_common::clock::SharedClock;
+use scc_common::clock::{SharedClock, WallMs};
 use scc_common::id::{AgentId, Seq};
 use scc_common::wire::{Gap, MAX_INLINE, Records, Up, UpMessage, WireRecord};
 use tokio::sync::{broadcast, mpsc, watch};
@@ -68,9 +68,18 @@ impl Downlink for Gate {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
     /// Why the database takes nothing at the moment; none while it does.
-    pub database: Option<String>,
+    pub database: Option<Trouble>,
     /// Why pictures and video are paused; none while they are not.
-    pub media: Option<String>,
+    pub media: Option<Trouble>,
+}
+
+/// Something that holds ingest up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What the disk or the database said, for the log and for operators.
+    pub why: String,
+    /// Since when.
+    pub since_ms: WallMs,
 }
 
 /// Numbers that a machine's size decides.

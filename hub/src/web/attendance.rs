@@ -243,7 +243,7 @@ pub(crate) async fn page(
         path: "/absensi",
         watch: "absensi",
     };
-    full(&t, &viewer, &snapshot, place, &parts)
+    full(&app, &t, &viewer, &snapshot, place, parts)
 }
 
 #[cfg(test)]

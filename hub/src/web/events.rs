@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::page::Part;
 use super::session::Viewer;
 use super::text::{T, finish};
-use super::{App, Refused, attendance, overview, site};
+use super::{App, Refused, attendance, hub, overview, site};
 
 /// Shortest time between two renderings for one viewer.
 const PACE: Duration = Duration::from_millis(500);
@@ -36,7 +36,7 @@ pub(crate) struct Watch {
 /// The parts of the page that a viewer has open.
 async fn parts(app: &App, t: &T, viewer: &Viewer, place: &str) -> Result<Vec<Part>, Refused> {
     let snapshot = app.fleet.now();
-    match place {
+    let parts = match place {
         "ringkasan" => overview::parts(app, t, viewer, &snapshot).await,
         "lokasi" => overview::sites_parts(t, viewer, &snapshot),
         "absensi" => attendance::parts(app, t, viewer, &snapshot).await,
@@ -44,7 +44,8 @@ async fn parts(app: &App, t: &T, viewer: &Viewer, place: &str) -> Result<Vec<Par
             let id = other.strip_prefix("lokasi/").ok_or(Refused::NotFound)?;
             site::parts(app, t, viewer, &snapshot, id).await
         }
-    }
+    }?;
+    hub::on_top(app, t, viewer, parts)
 }
 
 pub(crate) async fn stream(
@@ -61,6 +62,8 @@ pub(crate) async fn stream(
     tokio::spawn(async move {
         let mut changes = app.fleet.changes();
         changes.mark_unchanged();
+        let mut ingest = app.ingest.clone();
+        ingest.mark_unchanged();
         let mut beat = tokio::time::interval(BEAT);
         let mut beats = 0_u32;
         // everything once: the page may be older than this stream
@@ -103,6 +106,8 @@ pub(crate) async fn stream(
                 () = app.stop.cancelled() => return,
                 () = tell.closed() => return,
                 changed = changes.changed() => if changed.is_err() { return },
+                // when ingest has ended the hub is about to, and the next beat says so
+                Ok(()) = ingest.changed() => {}
                 _ = beat.tick() => {
                     beats += 1;
                     if beats.is_multiple_of(BEATS_PER_CHECK) && !still_in(&app, &viewer).await {

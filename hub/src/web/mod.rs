@@ -32,6 +32,7 @@ mod assets;
 mod attendance;
 mod events;
 mod headers;
+mod hub;
 mod limit;
 mod login;
 mod media;

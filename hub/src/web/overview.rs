@@ -334,25 +334,43 @@ struct Sites<'a> {
     up: usize,
 }
 
-/// The sentence that opens the page.
-pub(crate) fn sentence(t: &T, waiting: usize, never: usize, sites: usize) -> String {
-    if sites == 0 {
-        return t.s("sentence-empty");
-    }
-    let mut said = Vec::new();
-    if waiting > 0 {
-        said.push(t.a("sentence-waiting", "n", waiting));
-    }
-    if never > 0 {
-        said.push(t.a("sentence-never", "n", never));
-    }
-    match (said.is_empty(), never == sites) {
-        (true, _) => t.s("sentence-calm"),
-        (false, true) => said.join(" "),
-        (false, false) => {
-            said.push(t.s("sentence-rest"));
-            said.join(" ")
+/// What the opening sentence is made of.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Opening {
+    /// Rows that wait for somebody.
+    waiting: usize,
+    /// Sites that never ran.
+    never: usize,
+    /// Sites that nobody could look at.
+    unknown: usize,
+    /// All sites.
+    sites: usize,
+    /// The hub stores nothing, so nobody knows how the rest is.
+    blind: bool,
+}
+
+impl Opening {
+    /// The sentence that opens the page. It never says more than is known.
+    fn sentence(self, t: &T) -> String {
+        if self.sites == 0 {
+            return t.s("sentence-empty");
         }
+        let mut said = Vec::new();
+        for (n, key) in [
+            (self.waiting, "sentence-waiting"),
+            (self.never, "sentence-never"),
+            (self.unknown, "sentence-unknown"),
+        ] {
+            if n > 0 {
+                said.push(t.a(key, "n", n));
+            }
+        }
+        if self.waiting == 0 && self.never == 0 {
+            said.insert(0, t.s("sentence-calm"));
+        } else if !self.blind && self.never + self.unknown < self.sites {
+            said.push(t.s("sentence-rest"));
+        }
+        said.join(" ")
     }
 }
 
@@ -370,10 +388,18 @@ pub(crate) async fn parts(
         .as_ref()
         .filter(|_| viewer.is_operator())
         .map(|d| d.register.installed_cameras);
-    let count = sites.clone().count();
+    let hub = app.hub_trouble();
+    let opening = Opening {
+        // what the hub itself suffers from waits for those who run it
+        waiting: items.len() + hub.iter().filter(|_| viewer.is_operator()).count(),
+        never: never.len(),
+        unknown: sites.clone().filter(|s| s.state == State::Unknown).count(),
+        sites: sites.clone().count(),
+        blind: hub.iter().any(|h| h.what.is_blind()),
+    };
     let head = Head {
-        sentence: sentence(t, items.len(), never.len(), count),
-        hint: if count == 0 {
+        sentence: opening.sentence(t),
+        hint: if opening.sites == 0 {
             t.s("sentence-empty-hint")
         } else {
             String::new()
@@ -447,7 +473,7 @@ pub(crate) async fn page(
         path: "/",
         watch: "ringkasan",
     };
-    full(&t, &viewer, &snapshot, place, &parts)
+    full(&app, &t, &viewer, &snapshot, place, parts)
 }
 
 pub(crate) async fn sites_page(
@@ -463,7 +489,7 @@ pub(crate) async fn sites_page(
         path: "/lokasi",
         watch: "lokasi",
     };
-    full(&t, &viewer, &snapshot, place, &parts)
+    full(&app, &t, &viewer, &snapshot, place, parts)
 }
 
 #[cfg(test)]
@@ -483,23 +509,47 @@ mod tests {
     #[test]
     fn the_sentence_says_what_waits_or_that_nothing_does() {
         let id = t(Lang::Id);
+        let of = |waiting, never, unknown| Opening {
+            waiting,
+            never,
+            unknown,
+            sites: 12,
+            blind: false,
+        };
+        for (opening, words) in [
+            (of(3, 0, 0), "3 hal menunggu tindakan. Selebihnya berjalan."),
+            (
+                of(1, 8, 0),
+                "1 hal menunggu tindakan. 8 lokasi belum pernah jalan. Selebihnya berjalan.",
+            ),
+            (of(0, 12, 0), "12 lokasi belum pernah jalan."),
+            (of(0, 0, 0), "Tidak ada yang menunggu tindakan."),
+            (
+                of(0, 0, 4),
+                "Tidak ada yang menunggu tindakan. 4 lokasi belum diketahui keadaannya.",
+            ),
+            (
+                of(0, 8, 4),
+                "8 lokasi belum pernah jalan. 4 lokasi belum diketahui keadaannya.",
+            ),
+            (
+                Opening {
+                    blind: true,
+                    ..of(1, 8, 0)
+                },
+                "1 hal menunggu tindakan. 8 lokasi belum pernah jalan.",
+            ),
+        ] {
+            assert_eq!(opening.sentence(&id), words);
+        }
+        let en = t(Lang::En);
         assert_eq!(
-            sentence(&id, 3, 0, 12),
-            "3 hal menunggu tindakan. Selebihnya berjalan."
-        );
-        assert_eq!(
-            sentence(&id, 1, 8, 12),
-            "1 hal menunggu tindakan. 8 lokasi belum pernah jalan. Selebihnya berjalan."
-        );
-        assert_eq!(sentence(&id, 0, 12, 12), "12 lokasi belum pernah jalan.");
-        assert_eq!(sentence(&id, 0, 0, 12), "Tidak ada yang menunggu tindakan.");
-        assert_eq!(
-            sentence(&t(Lang::En), 1, 0, 12),
+            of(1, 0, 0).sentence(&en),
             "1 thing needs action. The rest is running."
         );
         assert_eq!(
-            sentence(&t(Lang::En), 2, 0, 12),
-            "2 things need action. The rest is running."
+            of(2, 0, 1).sentence(&en),
+            "2 things need action. The state of 1 site is not known yet. The rest is running."
         );
     }
 

@@ -8,7 +8,7 @@ use scc_common::record::State;
 
 use super::session::Viewer;
 use super::text::{T, finish};
-use super::{App, Refused, assets};
+use super::{App, Refused, assets, hub};
 use crate::fleet::Snapshot;
 use crate::fleet::judge::SiteNow;
 
@@ -94,12 +94,14 @@ pub(crate) struct Place<'a> {
 
 /// A whole page.
 pub(crate) fn full(
+    app: &App,
     t: &T,
     viewer: &Viewer,
     snapshot: &Snapshot,
     place: Place<'_>,
-    parts: &[Part],
+    parts: Vec<Part>,
 ) -> Result<Html<String>, Refused> {
+    let parts = hub::on_top(app, t, viewer, parts)?;
     let layout = Layout {
         t,
         title: place.title,
@@ -108,7 +110,7 @@ pub(crate) fn full(
         menu: place.menu,
         watch: place.watch,
         columns: parts.iter().any(|p| p.column != Column::Both),
-        parts,
+        parts: &parts,
         path: place.path,
         heard_ms: snapshot.heard_ms.unwrap_or(0),
         fleet_name: fleet_name(snapshot),

@@ -10,6 +10,7 @@ use scc_common::record::{DeviceKind, State};
 use scc_common::stream::Stream;
 
 use super::attendance::{Standing, TerminalRow};
+use super::hub::HubTrouble;
 use super::overview::{device_name, device_says, rank, site_cause};
 use super::page::{Column, Menu, Part, Place, full, visible_site};
 use super::session::Viewer;
@@ -169,7 +170,7 @@ pub(crate) async fn parts(
     let way = Way {
         t,
         first: first(t, site, &rows),
-        cells: chain(t, site),
+        cells: chain(t, site, app.hub_trouble().first()),
     };
     let mut parts = vec![
         Part::new("head", &head)?,
@@ -317,7 +318,7 @@ fn first(t: &T, site: &SiteNow, terminals: &[TerminalRow]) -> First {
 }
 
 /// The six cells, in the order of the way.
-fn chain(t: &T, site: &SiteNow) -> Vec<Cell> {
+fn chain(t: &T, site: &SiteNow, hub: Option<&HubTrouble>) -> Vec<Cell> {
     let blind = matches!(site.state, State::Down | State::Never)
         || site.cause == Some(SiteCause::HubStarting);
     let health = site.health.as_ref().map(|(h, _)| h);
@@ -381,6 +382,10 @@ fn chain(t: &T, site: &SiteNow) -> Vec<Cell> {
         "way-devices",
         &[("up", up.into()), ("of", site.devices.len().into())],
     );
+    let (hub_state, hub_words) = hub.map_or_else(
+        || (State::Up, t.s("way-hub-up")),
+        |h| (h.what.state(), t.s(&format!("way-hub-{}", h.what.name()))),
+    );
     let device_here = site.cause == Some(SiteCause::Device);
     vec![
         cell(
@@ -406,7 +411,7 @@ fn chain(t: &T, site: &SiteNow) -> Vec<Cell> {
         ),
         cell("way-device", worst, device_words, device_here),
         cell("way-source", None, t.s("way-source-none"), false),
-        cell("way-hub", Some(State::Up), t.s("way-hub-up"), false),
+        cell("way-hub", Some(hub_state), hub_words, hub.is_some()),
     ]
 }
 
@@ -426,7 +431,7 @@ pub(crate) async fn page(
         path: &path,
         watch: &watch,
     };
-    full(&t, &viewer, &snapshot, place, &parts)
+    full(&app, &t, &viewer, &snapshot, place, parts)
 }
 
 impl T {

@@ -477,6 +477,11 @@ mod tests {
         for state in ["up", "degraded", "down", "unknown", "maintenance", "never"] {
             wanted.push(format!("state-{state}"));
         }
+        for what in crate::web::hub::What::ALL.map(|w| w.name()) {
+            for key in ["hub-{}", "hub-{}-what", "hub-{}-remedy", "way-hub-{}"] {
+                wanted.push(key.replace("{}", what));
+            }
+        }
         for m in 1..=12 {
             wanted.push(format!("month-{m}"));
             wanted.push(format!("month-short-{m}"));

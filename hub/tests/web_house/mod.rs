@@ -17,7 +17,7 @@ use scc_common::wire::Now;
 use scc_hub::config;
 use scc_hub::fleet::{Door, Fleet};
 use scc_hub::gate::Presence;
-use scc_hub::ingest::{Notice, Status};
+use scc_hub::ingest::{Notice, Status, Trouble};
 use scc_hub::media::Media;
 use scc_hub::store::Store;
 use scc_hub::store::people::Role;
@@ -231,15 +231,28 @@ impl House {
 
     /// Ingest reports that its database takes nothing.
     pub(crate) fn ingest_fails(&self) {
-        self.ingest.send_replace(Status {
-            database: Some("full".into()),
+        self.hub_status(Status {
+            database: Some(trouble("the disk of the database is full")),
             media: None,
         });
+    }
+
+    /// Ingest reports how it is.
+    pub(crate) fn hub_status(&self, status: Status) {
+        self.ingest.send_replace(status);
     }
 
     /// The database, for rows that ingest would write.
     pub(crate) fn database(&self) -> Connection {
         Connection::open(self.dir.path().join("hub.sqlite")).unwrap()
+    }
+}
+
+/// Something that has held the hub up for two minutes.
+pub(crate) fn trouble(why: &str) -> Trouble {
+    Trouble {
+        why: why.into(),
+        since_ms: NOW - 120_000,
     }
 }
 

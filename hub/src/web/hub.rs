@@ -1,0 +1,112 @@
+//! The hub's own trouble, above everything else on every page: whoever reads a number must know that
+//! the hub does not take in new ones, and that this counts against no site.
+
+use askama::Template;
+use scc_common::clock::WallMs;
+use scc_common::record::State;
+
+use super::page::Part;
+use super::session::Viewer;
+use super::text::T;
+use super::{App, Refused};
+
+/// What the hub cannot do at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// It takes nothing in: ingest has ended, and the hub is about to be started again.
+    Intake,
+    /// The database stores nothing.
+    Database,
+    /// Pictures and video are paused.
+    Media,
+}
+
+impl What {
+    /// Each of them, for a test that every one has its words.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 3] = [Self::Intake, Self::Database, Self::Media];
+
+    /// Whether nothing new at all is stored, so that what is on screen is of the past.
+    pub(crate) const fn is_blind(self) -> bool {
+        matches!(self, Self::Intake | Self::Database)
+    }
+
+    /// As one of the six states.
+    pub(crate) const fn state(self) -> State {
+        if self.is_blind() {
+            State::Down
+        } else {
+            State::Degraded
+        }
+    }
+
+    /// The middle of its keys in the language files.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Intake => "intake",
+            Self::Database => "database",
+            Self::Media => "media",
+        }
+    }
+}
+
+/// One trouble of the hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HubTrouble {
+    pub(crate) what: What,
+    /// What the system said, English; for operators.
+    pub(crate) why: String,
+    /// None: not known.
+    pub(crate) since_ms: Option<WallMs>,
+}
+
+impl App {
+    /// What is wrong with the hub itself, worst first.
+    pub(crate) fn hub_trouble(&self) -> Vec<HubTrouble> {
+        if self.ingest.has_changed().is_err() {
+            return vec![HubTrouble {
+                what: What::Intake,
+                why: String::new(),
+                since_ms: None,
+            }];
+        }
+        let status = self.ingest.borrow();
+        let both = [
+            (What::Database, &status.database),
+            (What::Media, &status.media),
+        ];
+        both.into_iter()
+            .filter_map(|(what, trouble)| {
+                trouble.as_ref().map(|trouble| HubTrouble {
+                    what,
+                    why: trouble.why.clone(),
+                    since_ms: Some(trouble.since_ms),
+                })
+            })
+            .collect()
+    }
+}
+
+#[derive(Template)]
+#[template(path = "hub.html")]
+struct HubPart<'a> {
+    t: &'a T,
+    troubles: Vec<HubTrouble>,
+    operator: bool,
+}
+
+/// The parts of a page with the hub's own trouble above them; an empty part while there is none.
+pub(crate) fn on_top(
+    app: &App,
+    t: &T,
+    viewer: &Viewer,
+    mut parts: Vec<Part>,
+) -> Result<Vec<Part>, Refused> {
+    let hub = HubPart {
+        t,
+        troubles: app.hub_trouble(),
+        operator: viewer.is_operator(),
+    };
+    parts.insert(0, Part::new("hub", &hub)?);
+    Ok(parts)
+}
