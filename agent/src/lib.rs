@@ -8,6 +8,7 @@ pub mod buffer;
 pub mod capture;
 pub mod cmd;
 pub mod config;
+pub mod dial;
 pub mod runtime;
 pub mod status;
 pub mod uplink;

@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod doctor;
 pub mod run;
 pub mod status;
+pub mod words;
 
 /// The program on the box at a site: captures, buffers, sends.
 #[derive(Debug, Parser)]

@@ -6,9 +6,10 @@ use std::process::ExitCode;
 
 use scc_common::clock::{Clock, ClockQuality, SystemClock, WallMs};
 use scc_common::lang::Lang;
-use scc_common::record::{Cause, DeviceState, LinkMode, State};
+use scc_common::record::{DeviceState, LinkMode, State};
 use scc_common::stream::Stream;
 
+use super::words::cause;
 use super::{print, run};
 use crate::status::{Status, path};
 
@@ -161,34 +162,6 @@ fn clock(quality: ClockQuality, lang: Lang) -> &'static str {
     }
 }
 
-/// The cause in words.
-#[must_use]
-pub fn cause(cause: Cause, lang: Lang) -> &'static str {
-    match cause {
-        Cause::Offline => lang.pick(
-            "tidak menjawab (listrik, kabel?)",
-            "no answer (power, cable?)",
-        ),
-        Cause::Refused => lang.pick("menolak sambungan", "refuses the connection"),
-        Cause::Unresolved => lang.pick("namanya tidak dikenal", "its name does not resolve"),
-        Cause::Unauthorized => lang.pick("nama pengguna/sandi ditolak", "user or password refused"),
-        Cause::Stalled => lang.pick("tersambung tetapi diam", "connected, but silent"),
-        Cause::NoVideo => lang.pick("tidak ada video", "no video"),
-        Cause::Garbage => lang.pick("mengirim data rusak", "sends garbage"),
-        Cause::Crashed => lang.pick("pembacanya berhenti", "its reader crashed"),
-        Cause::Silent => lang.pick("port terbuka tetapi diam", "port open, but silent"),
-        Cause::KeyRefused => lang.pick("comm key ditolak", "comm key refused"),
-        Cause::Busy => lang.pick("dipakai program lain", "in use by another program"),
-        Cause::Incomplete => lang.pick("tidak terbaca sampai habis", "not read to the end"),
-        Cause::UnknownFormat => lang.pick("format tidak dikenal", "unknown format"),
-        Cause::Encrypted => lang.pick("memakai mode terenkripsi", "speaks the encrypted dialect"),
-        Cause::ClockDrift => lang.pick("jamnya salah", "its clock is wrong"),
-        Cause::BufferFull => lang.pick("penyangga penuh", "the buffer is full"),
-        Cause::Starting => lang.pick("baru mulai dilihat", "only just begun to look"),
-        Cause::Other => lang.pick("sebab lain", "another cause"),
-    }
-}
-
 /// A time span in one unit.
 fn ago(ms: i64, lang: Lang) -> String {
     let s = ms.max(0) / 1_000;
@@ -213,7 +186,7 @@ fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
     use scc_common::id::{AgentId, DeviceId, Epoch};
-    use scc_common::record::{DeviceKind, LaneHealth};
+    use scc_common::record::{Cause, DeviceKind, LaneHealth};
 
     fn status() -> Status {
         Status {

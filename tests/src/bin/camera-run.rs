@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
-use scc_agent::buffer::BufferError;
+use scc_agent::buffer::{Accepted, BufferError};
+use scc_agent::capture::accept::Accept;
 use scc_agent::capture::board::Board;
-use scc_agent::capture::camera::{CameraSource, Sink, Surroundings, WORKER_COMMAND, worker};
+use scc_agent::capture::camera::{CameraSource, Surroundings, WORKER_COMMAND, worker};
 use scc_agent::config::Camera;
 use scc_common::clock::SystemClock;
-use scc_common::id::DeviceId;
+use scc_common::id::{DeviceId, Epoch};
 use scc_common::record::{Content, RecordBody};
 use tokio_util::sync::CancellationToken;
 
@@ -25,18 +26,24 @@ struct Folder {
     count: Arc<AtomicU64>,
 }
 
-impl Sink for Folder {
-    async fn append(&self, body: &RecordBody) -> Result<(), BufferError> {
+impl Accept for Folder {
+    async fn append(&self, body: &RecordBody) -> Result<Accepted, BufferError> {
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let accepted = Accepted {
+            epoch: Epoch(1),
+            stream: body.stream(),
+            seq: number + 1,
+        };
         let (bytes, ending) = match &body.content {
             Content::Snapshot(picture) => (&picture.jpeg, "jpg"),
             Content::Segment(segment) => (&segment.mp4, "mp4"),
-            _ => return Ok(()),
+            _ => return Ok(accepted),
         };
-        let number = self.count.fetch_add(1, Ordering::Relaxed);
         let file = self.path.join(format!("{number:05}.{ending}"));
         tokio::fs::write(file, bytes)
             .await
-            .map_err(|e| BufferError::Disk(e.to_string()))
+            .map_err(|e| BufferError::Disk(e.to_string()))?;
+        Ok(accepted)
     }
 }
 
@@ -60,7 +67,7 @@ fn main() -> anyhow::Result<ExitCode> {
         segments: true,
         segment_s: segment.parse()?,
     };
-    let sink = Folder {
+    let accept = Folder {
         path: folder.into(),
         count: Arc::default(),
     };
@@ -73,7 +80,7 @@ fn main() -> anyhow::Result<ExitCode> {
         let (board, _changes) = Board::new(clock.clone());
         let stop = CancellationToken::new();
         let around = Surroundings {
-            sink,
+            accept,
             board,
             clock,
             stop: stop.clone(),

@@ -15,12 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use scc_agent::buffer::BufferError;
+use scc_agent::buffer::{Accepted, BufferError};
+use scc_agent::capture::accept::Accept;
 use scc_agent::capture::board::Board;
-use scc_agent::capture::camera::{CameraSource, Program, Sink, Surroundings, WORKER_COMMAND};
+use scc_agent::capture::camera::{CameraSource, Program, Surroundings, WORKER_COMMAND};
 use scc_agent::config::Camera;
 use scc_common::clock::{Stamp, SystemClock};
-use scc_common::id::DeviceId;
+use scc_common::id::{DeviceId, Epoch};
 use scc_common::record::{Cause, Content, DeviceState, RecordBody, Segment, Snapshot, State};
 use scc_tests::camera::{Auth, Size, StandInCamera, footage};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -40,14 +41,18 @@ struct Taken {
     full: Arc<AtomicBool>,
 }
 
-impl Sink for Taken {
-    async fn append(&self, body: &RecordBody) -> Result<(), BufferError> {
+impl Accept for Taken {
+    async fn append(&self, body: &RecordBody) -> Result<Accepted, BufferError> {
         if self.full.load(Ordering::SeqCst) {
             return Err(BufferError::Full("the test says so".into()));
         }
         // nobody listens only when a test is over
         let _ = self.records.send(body.clone());
-        Ok(())
+        Ok(Accepted {
+            epoch: Epoch(1),
+            stream: body.stream(),
+            seq: 1,
+        })
     }
 }
 
@@ -94,7 +99,7 @@ impl Read {
         let (sender, records) = mpsc::unbounded_channel();
         let (full, stop) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
         let around = Surroundings {
-            sink: Taken {
+            accept: Taken {
                 records: sender,
                 full: Arc::clone(&full),
             },

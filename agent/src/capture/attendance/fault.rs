@@ -8,19 +8,14 @@ use scc_common::record::{Cause, State};
 use super::frame::FrameError;
 use super::pace::Pace;
 use super::session::SessionError;
+use crate::dial::DialError;
 
 /// Why a visit ended.
 #[derive(Debug, thiserror::Error)]
 pub enum VisitError {
-    /// The terminal's name does not resolve.
-    #[error("the name does not resolve: {0}")]
-    Unresolved(String),
-    /// Nobody listens there.
-    #[error("nothing listens on the terminal's port")]
-    Refused,
-    /// No connection.
-    #[error("no connection: {0}")]
-    Offline(String),
+    /// It cannot be reached.
+    #[error(transparent)]
+    Dial(#[from] DialError),
     /// The terminal took the connection and dropped it before it said anything.
     #[error("the terminal drops new connections; another program may hold its only session")]
     Dropped,
@@ -45,9 +40,7 @@ impl VisitError {
     #[must_use]
     pub fn finding(&self) -> Finding {
         let (state, cause) = match self {
-            Self::Unresolved(_) => (State::Down, Cause::Unresolved),
-            Self::Refused => (State::Down, Cause::Refused),
-            Self::Offline(_) => (State::Down, Cause::Offline),
+            Self::Dial(error) => (State::Down, error.cause()),
             Self::Dropped => (State::Down, Cause::Busy),
             Self::Session(error) => match error {
                 SessionError::Closed | SessionError::Io(_) => (State::Down, Cause::Offline),

@@ -32,4 +32,4 @@ pub mod users;
 pub mod visit;
 
 pub use pace::Pace;
-pub use source::TerminalSource;
+pub use source::{TerminalSource, probe};

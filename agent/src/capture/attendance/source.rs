@@ -8,19 +8,20 @@ use std::path::PathBuf;
 use scc_common::clock::SharedClock;
 use scc_common::record::{Cause, DeviceKind, State};
 use tokio::net::TcpStream;
-use tokio::time::{Duration, Instant, sleep, timeout};
+use tokio::time::{Duration, Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::book::Book;
 use super::cursor::Cursor;
 use super::diagnosis::Diagnosis;
-use super::fault::{Backoff, VisitError};
+use super::fault::{Backoff, Finding, VisitError};
 use super::pace::Pace;
 use super::visit::Keeper;
 use crate::capture::accept::Accept;
 use crate::capture::board::Board;
 use crate::capture::{Context, Source};
 use crate::config::Terminal;
+use crate::dial::{self, DialError};
 
 /// A visit that lasted this long forgives the failures before it.
 const STABLE: Duration = Duration::from_secs(60);
@@ -74,7 +75,7 @@ impl TerminalSource {
             let error = tokio::select! {
                 () = stop.cancelled() => return,
                 stream = connect(keeper.config(), &self.pace) => match stream {
-                    Err(error) => error,
+                    Err(error) => error.into(),
                     Ok(stream) => match keeper.visit(stream, &stop).await {
                         Ok(()) => return,
                         Err(error) => error,
@@ -134,29 +135,38 @@ impl Source for TerminalSource {
     }
 }
 
-/// Resolves the name and connects, first address that answers.
-async fn connect(config: &Terminal, pace: &Pace) -> Result<TcpStream, VisitError> {
-    let lookup = tokio::net::lookup_host((config.host.as_str(), config.port));
-    let addresses: Vec<_> = match timeout(pace.resolve, lookup).await {
-        Ok(Ok(addresses)) => addresses.collect(),
-        Ok(Err(error)) => return Err(VisitError::Unresolved(error.to_string())),
-        Err(_) => return Err(VisitError::Unresolved("no answer in time".into())),
+/// A connection to the terminal.
+async fn connect(config: &Terminal, pace: &Pace) -> Result<TcpStream, DialError> {
+    let addresses = dial::resolve(&config.host, config.port, pace.resolve).await?;
+    let stream = dial::connect(&addresses, pace.connect).await?;
+    prepare(&stream).map_err(|e| DialError::Offline(e.to_string()))?;
+    Ok(stream)
+}
+
+/// Looks once whether a terminal can be read, and what it is. Disturbs whoever holds its session:
+/// not for a terminal that a running agent reads.
+///
+/// # Errors
+/// What is wrong, as the board would be told.
+pub async fn probe(config: &Terminal) -> Result<String, Finding> {
+    let looked = async {
+        let pace = Pace::default();
+        let stream = connect(config, &pace).await?;
+        let (events, _unheard) = tokio::sync::mpsc::channel(super::session::EVENT_QUEUE);
+        let mut session = super::session::Session::new(stream, pace, events);
+        let opened = session.open(config.comm_key).await;
+        let seen = match opened {
+            Err(error) => Err(error),
+            Ok(()) => session.sizes().await,
+        };
+        session.exit().await;
+        seen.map_err(VisitError::from)
     };
-    let mut worst = VisitError::Unresolved("it has no address".into());
-    for address in addresses {
-        match timeout(pace.connect, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => {
-                prepare(&stream).map_err(|e| VisitError::Offline(e.to_string()))?;
-                return Ok(stream);
-            }
-            Ok(Err(e)) if e.kind() == std::io::ErrorKind::ConnectionRefused => {
-                worst = VisitError::Refused;
-            }
-            Ok(Err(e)) => worst = VisitError::Offline(e.to_string()),
-            Err(_) => worst = VisitError::Offline("no answer in time".into()),
-        }
-    }
-    Err(worst)
+    let sizes = looked.await.map_err(|error| error.finding())?;
+    Ok(sizes.records.map_or_else(
+        || format!("TCP {}", config.port),
+        |records| format!("TCP {}, log {records}", config.port),
+    ))
 }
 
 fn prepare(stream: &TcpStream) -> std::io::Result<()> {

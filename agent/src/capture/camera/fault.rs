@@ -3,6 +3,8 @@
 use scc_common::record::Cause;
 use serde::{Deserialize, Serialize};
 
+use crate::dial::DialError;
+
 /// Why an attempt to read a camera ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +55,17 @@ pub struct Failure {
     pub fault: Fault,
     /// What was seen.
     pub detail: String,
+}
+
+impl From<DialError> for Failure {
+    fn from(error: DialError) -> Self {
+        let fault = match &error {
+            DialError::Unresolved(_) => Fault::Unresolved,
+            DialError::Refused => Fault::Refused,
+            DialError::Offline(_) => Fault::Offline,
+        };
+        Self::new(fault, error.to_string())
+    }
 }
 
 impl Failure {

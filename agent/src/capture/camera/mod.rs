@@ -11,11 +11,12 @@
 //!
 //! The way of a picture: [`reach`] looks whether anybody speaks RTSP there, [`reader`] starts the
 //! process, [`protocol`] is what it says, [`assembly`] puts segments together, and what is complete
-//! is appended to the [`Sink`].
+//! is [accepted](super::accept).
 
 mod address;
 mod assembly;
 pub mod fault;
+mod probe;
 pub mod protocol;
 mod reach;
 mod reader;
@@ -24,19 +25,18 @@ mod session;
 pub mod worker;
 
 pub(crate) use address::credentials_fit;
+pub use probe::probe;
 pub use reader::Program;
-
-use std::future::Future;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use scc_common::clock::SharedClock;
-use scc_common::record::{DeviceKind, RecordBody, State};
+use scc_common::record::{DeviceKind, State};
 use tokio_util::sync::CancellationToken;
 
+use super::accept::Accept;
 use super::board::Board;
 use super::{Context, Source};
-use crate::buffer::{Buffer, BufferError};
 use crate::config;
 use fault::Fault;
 use retry::Retry;
@@ -45,23 +45,11 @@ use session::Session;
 /// The hidden subcommand under which this program is a reader process.
 pub const WORKER_COMMAND: &str = "camera-worker";
 
-/// Where a camera's records go.
-pub trait Sink: Clone + Send + Sync + 'static {
-    /// Accepts a record; returns when it is durable.
-    fn append(&self, body: &RecordBody) -> impl Future<Output = Result<(), BufferError>> + Send;
-}
-
-impl Sink for Buffer {
-    async fn append(&self, body: &RecordBody) -> Result<(), BufferError> {
-        Self::append(self, body).await.map(|_| ())
-    }
-}
-
 /// What a camera needs around it.
 #[derive(Debug, Clone)]
-pub struct Surroundings<S> {
+pub struct Surroundings<A> {
     /// Where records go.
-    pub sink: S,
+    pub accept: A,
     /// Where its state is told.
     pub board: Board,
     /// The time.
@@ -95,7 +83,7 @@ impl CameraSource {
     }
 
     /// Runs until stopped.
-    pub async fn run_with<S: Sink>(self, around: Surroundings<S>) {
+    pub async fn run_with<A: Accept>(self, around: Surroundings<A>) {
         let camera = self.camera;
         around.board.declare(&camera.id, DeviceKind::Camera);
         let program = match self.program.map_or_else(Program::this, Ok) {
@@ -139,7 +127,7 @@ impl CameraSource {
 impl Source for CameraSource {
     fn run(self: Box<Self>, context: Context) -> BoxFuture<'static, ()> {
         let around = Surroundings {
-            sink: context.buffer,
+            accept: context.buffer,
             board: context.board,
             clock: context.clock,
             stop: context.stop,

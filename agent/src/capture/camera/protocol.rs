@@ -18,6 +18,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use super::fault::Fault;
+use crate::config::Camera;
 
 /// Largest message, bytes: one fragment of video.
 pub const MAX_MESSAGE: usize = 16 * 1024 * 1024;
@@ -45,6 +46,20 @@ pub struct Job {
     pub parent: i32,
 }
 
+impl Job {
+    /// For a camera; `segment_s`: the length of its segments, none for no video.
+    pub(super) fn of(camera: &Camera, segment_s: Option<u32>) -> Self {
+        Self {
+            url: camera.url.clone(),
+            user: camera.user.clone(),
+            password: camera.password.clone(),
+            still_every_ms: u64::from(camera.snapshot_every_s) * 1_000,
+            segment_ms: segment_s.map(|s| u64::from(s) * 1_000),
+            parent: i32::try_from(std::process::id()).unwrap_or(0),
+        }
+    }
+}
+
 /// The head of a message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
@@ -62,6 +77,10 @@ pub enum Head {
         packets: u64,
         /// Since the last keyframe that could be used.
         keyframe_age_ms: u64,
+        /// Video packets that went into no segment, because one had grown to its limit and no
+        /// keyframe has come since.
+        #[serde(default)]
+        left_out: u64,
     },
     /// A segment begins; the blob is its `ftyp` and `moov`.
     Begin {
@@ -197,8 +216,9 @@ mod tests {
     fn heads() -> impl Strategy<Value = Head> {
         prop_oneof![
             any::<(u16, u16)>().prop_map(|(width, height)| Head::Playing { width, height }),
-            any::<(u64, u64)>().prop_map(|(packets, keyframe_age_ms)| Head::Beat {
+            any::<(u64, u64, u64)>().prop_map(|(packets, keyframe_age_ms, left_out)| Head::Beat {
                 packets,
+                left_out,
                 keyframe_age_ms
             }),
             (any::<u64>(), "[a-z0-9.]{0,40}", any::<u16>()).prop_map(|(age_ms, codec, px)| {

@@ -4,8 +4,6 @@
 //! This names most faults exactly, costs one round trip, and keeps bytes that are no RTSP away from
 //! the parser in C.
 
-use std::io::ErrorKind;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +12,7 @@ use tokio::time::timeout;
 
 use super::address;
 use super::fault::{Failure, Fault};
+use crate::dial;
 
 /// For the name to resolve and for the port to answer, each.
 const CONNECT: Duration = Duration::from_secs(3);
@@ -28,8 +27,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(super) async fn look(url: &str) -> Result<(), Failure> {
     let (host, port) = address::host_and_port(url)
         .ok_or_else(|| Failure::new(Fault::Unresolved, "its address cannot be read"))?;
-    let addresses = resolve(host, port).await?;
-    let mut socket = connect(&addresses).await?;
+    let addresses = dial::resolve(host, port, CONNECT).await?;
+    let mut socket = dial::connect(&addresses, CONNECT).await?;
     timeout(ANSWER, greet(&mut socket, url))
         .await
         .unwrap_or_else(|_| {
@@ -38,35 +37,6 @@ pub(super) async fn look(url: &str) -> Result<(), Failure> {
                 "it accepts a connection and says nothing",
             ))
         })
-}
-
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, Failure> {
-    let unresolved = |why: String| Failure::new(Fault::Unresolved, why);
-    match timeout(CONNECT, tokio::net::lookup_host((host, port))).await {
-        Ok(Ok(found)) => {
-            let found: Vec<_> = found.collect();
-            if found.is_empty() {
-                return Err(unresolved(format!("the name {host} has no address")));
-            }
-            Ok(found)
-        }
-        Ok(Err(_)) => Err(unresolved(format!("the name {host} does not resolve"))),
-        Err(_) => Err(unresolved(format!("no name server answers for {host}"))),
-    }
-}
-
-async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, Failure> {
-    match timeout(CONNECT, TcpStream::connect(addresses)).await {
-        Ok(Ok(socket)) => Ok(socket),
-        Ok(Err(e)) if e.kind() == ErrorKind::ConnectionRefused => {
-            Err(Failure::new(Fault::Refused, "its port is closed"))
-        }
-        Ok(Err(e)) => Err(Failure::new(Fault::Offline, format!("cannot connect: {e}"))),
-        Err(_) => Err(Failure::new(
-            Fault::Offline,
-            format!("no answer at its address within {} s", CONNECT.as_secs()),
-        )),
-    }
 }
 
 async fn greet(socket: &mut TcpStream, url: &str) -> Result<(), Failure> {

@@ -11,8 +11,9 @@ use super::assembly::{Assembly, stamp_ago};
 use super::fault::{Failure, Fault};
 use super::protocol::{Head, Job, Message};
 use super::reader::{Program, Reader};
-use super::{Sink, Surroundings, reach};
+use super::{Surroundings, reach};
 use crate::buffer::BufferError;
+use crate::capture::accept::Accept;
 use crate::config::Camera;
 
 /// A reader says something at least this often until it plays: its own deadline and some room.
@@ -23,6 +24,10 @@ const PLAY: Duration = Duration::from_secs(10);
 
 /// Packets without a usable keyframe for this long are not a picture.
 const NO_KEYFRAME_MS: u64 = 60_000;
+
+/// How long a camera counts as degraded after video was left out: it happens once per keyframe
+/// interval, and must not be an event each time.
+const LEFT_OUT_MS: u64 = 600_000;
 
 /// For the last segment to be accepted when the agent stops; the agent waits a little longer.
 const LAST_APPEND: Duration = Duration::from_millis(1_500);
@@ -36,21 +41,24 @@ pub(super) struct Ended {
 }
 
 /// Sessions of one camera, one after the other.
-pub(super) struct Session<'a, S> {
+pub(super) struct Session<'a, A> {
     camera: &'a Camera,
     program: &'a Program,
-    around: &'a Surroundings<S>,
+    around: &'a Surroundings<A>,
     segment: Assembly,
     /// Streams of which the buffer refused the newest record.
     refused: Vec<(Stream, String)>,
     playing_since: Option<MonoMs>,
+    /// Packets that the reader left out of its segments.
+    left_out: u64,
+    left_out_at: Option<MonoMs>,
 }
 
-impl<'a, S: Sink> Session<'a, S> {
+impl<'a, A: Accept> Session<'a, A> {
     pub(super) fn new(
         camera: &'a Camera,
         program: &'a Program,
-        around: &'a Surroundings<S>,
+        around: &'a Surroundings<A>,
     ) -> Self {
         Self {
             camera,
@@ -59,12 +67,15 @@ impl<'a, S: Sink> Session<'a, S> {
             segment: Assembly::default(),
             refused: Vec::new(),
             playing_since: None,
+            left_out: 0,
+            left_out_at: None,
         }
     }
 
     /// Runs one session; none if the agent stops.
     pub(super) async fn run(&mut self) -> Option<Ended> {
         self.playing_since = None;
+        self.left_out = 0;
         let stop = self.around.stop.clone();
         let failure = tokio::select! {
             failure = self.attempt() => Some(failure),
@@ -87,7 +98,8 @@ impl<'a, S: Sink> Session<'a, S> {
         if let Err(failure) = reach::look(&self.camera.url).await {
             return failure;
         }
-        let job = self.job();
+        let segment_s = self.camera.segments.then_some(self.camera.segment_s);
+        let job = Job::of(self.camera, segment_s);
         let start = Reader::start(self.program, &job, &self.camera.id, &self.around.clock).await;
         let mut reader = match start {
             Ok(reader) => reader,
@@ -101,20 +113,6 @@ impl<'a, S: Sink> Session<'a, S> {
                 Fault::Crashed,
                 format!("its reader process ended unexpectedly ({ending})"),
             ),
-        }
-    }
-
-    fn job(&self) -> Job {
-        Job {
-            url: self.camera.url.clone(),
-            user: self.camera.user.clone(),
-            password: self.camera.password.clone(),
-            still_every_ms: u64::from(self.camera.snapshot_every_s) * 1_000,
-            segment_ms: self
-                .camera
-                .segments
-                .then(|| u64::from(self.camera.segment_s) * 1_000),
-            parent: i32::try_from(std::process::id()).unwrap_or(0),
         }
     }
 
@@ -148,8 +146,16 @@ impl<'a, S: Sink> Session<'a, S> {
                 self.tell_state(0);
             }
             Head::Beat {
-                keyframe_age_ms, ..
-            } => self.tell_state(keyframe_age_ms),
+                keyframe_age_ms,
+                left_out,
+                ..
+            } => {
+                if left_out > self.left_out {
+                    self.left_out = left_out;
+                    self.left_out_at = Some(clock.mono_ms());
+                }
+                self.tell_state(keyframe_age_ms);
+            }
             Head::Still {
                 age_ms,
                 width,
@@ -215,11 +221,11 @@ impl<'a, S: Sink> Session<'a, S> {
     async fn append(&mut self, stamp: Stamp, content: Content) {
         let stream = content.stream();
         let body = RecordBody::new(stamp, Some(self.camera.id.clone()), content);
-        let result = self.around.sink.append(&body).await;
+        let result = self.around.accept.append(&body).await;
         let was_refused = self.refused.iter().any(|(s, _)| *s == stream);
         self.refused.retain(|(s, _)| *s != stream);
         match result {
-            Ok(()) => return,
+            Ok(_) => return,
             Err(BufferError::Closed) => {
                 tracing::debug!(device = %self.camera.id, %stream, "the buffer is closed, a record is dropped");
                 return;
@@ -253,6 +259,16 @@ impl<'a, S: Sink> Session<'a, S> {
                     "packets come, but no picture for {} s",
                     keyframe_age_ms / 1_000
                 ),
+            );
+        } else if self
+            .left_out_at
+            .is_some_and(|at| self.around.clock.mono_ms().saturating_sub(at) < LEFT_OUT_MS)
+        {
+            degraded(
+                Cause::Incomplete,
+                "video is left out: its keyframes are too far apart for its bit rate; shorten the \
+                 keyframe interval (GOP) in its menu"
+                    .into(),
             );
         } else {
             board.good(id, DeviceKind::Camera);

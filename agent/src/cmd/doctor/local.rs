@@ -24,14 +24,22 @@ pub(super) fn power() -> Finding {
     Finding::new("listrik", "power", outcome)
 }
 
-/// Room on the card, and whether it can be written.
+/// Room on the card, and whether it can be written. A folder that is not there yet is looked at where
+/// it will be made.
 pub(super) fn disk(state_dir: &Path, min_free: u64) -> Finding {
-    let outcome = match health::disk(state_dir) {
+    let there = state_dir.ancestors().find(|path| path.exists());
+    let outcome = match there.and_then(|dir| Some((dir, health::disk(dir)?))) {
         None => Outcome::Bad(both(
-            format!("{} tidak ada; jalankan agen sekali", state_dir.display()),
-            format!("{} does not exist; run the agent once", state_dir.display()),
+            format!(
+                "{} tidak terjangkau; pasang partisinya",
+                state_dir.display()
+            ),
+            format!(
+                "{} cannot be reached; mount its partition",
+                state_dir.display()
+            ),
         )),
-        Some((_, free)) if free < min_free => Outcome::Bad(both(
+        Some((_, (_, free))) if free < min_free => Outcome::Bad(both(
             format!(
                 "tinggal {} MB; kosongkan kartu atau ganti yang lebih besar",
                 free >> 20
@@ -41,17 +49,32 @@ pub(super) fn disk(state_dir: &Path, min_free: u64) -> Finding {
                 free >> 20
             ),
         )),
-        Some(_) if is_read_only(state_dir) => Outcome::Bad(both(
+        Some((dir, _)) if is_read_only(dir) => Outcome::Bad(both(
             "kartu hanya dapat dibaca; kartu mungkin rusak, ganti",
             "the card is read-only; it may be failing, replace it",
         )),
-        Some((total, free)) => Outcome::Good(format!("{} / {} MB", free >> 20, total >> 20)),
+        Some((dir, _)) if dir == state_dir && !may_write(dir) => Outcome::Bad(both(
+            format!(
+                "{} tidak boleh ditulis oleh pengguna ini; jalankan `sudo -u scc-agent scc-agent doctor`",
+                dir.display()
+            ),
+            format!(
+                "this user may not write {}; run `sudo -u scc-agent scc-agent doctor`",
+                dir.display()
+            ),
+        )),
+        Some((_, (total, free))) => Outcome::Good(format!("{} / {} MB", free >> 20, total >> 20)),
     };
     Finding::new("kartu/disk", "disk", outcome)
 }
 
 fn is_read_only(dir: &Path) -> bool {
     rustix::fs::statvfs(dir).is_ok_and(|s| s.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY))
+}
+
+fn may_write(dir: &Path) -> bool {
+    use rustix::fs::{Access, AtFlags, CWD};
+    rustix::fs::accessat(CWD, dir, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
 }
 
 /// The wall clock. A running agent may have it from the hub, which this process does not know.

@@ -1,16 +1,17 @@
 //! `scc-agent doctor`: looks at everything between this box's power supply and the hub, in the order
 //! in which things break, and names for each the first thing to fix.
 //!
-//! It changes nothing and disturbs nobody: the hub is asked over MQTT only if no agent is connected
-//! under this name already (a second connection would throw the first one out).
+//! It changes nothing and disturbs nobody: the hub is asked over MQTT, and a device is opened, only
+//! if no running agent is at it already (a second connection would throw the first one out).
 
+mod devices;
 mod local;
 mod network;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use scc_common::clock::{Clock, SystemClock};
+use scc_common::clock::{SharedClock, SystemClock};
 use scc_common::config::EXIT_CONFIG;
 use scc_common::lang::Lang;
 
@@ -83,7 +84,7 @@ pub fn main(file: &Path, lang: Lang) -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&error, 1),
     };
-    let findings = runtime.block_on(examine(&config, &SystemClock::new()));
+    let findings = runtime.block_on(examine(&config, &SystemClock::shared()));
     runtime.shutdown_timeout(std::time::Duration::from_millis(100));
     print(&findings.iter().map(|f| f.line(lang)).collect::<String>());
     if findings.iter().any(Finding::is_bad) {
@@ -94,21 +95,21 @@ pub fn main(file: &Path, lang: Lang) -> ExitCode {
 }
 
 /// Every check, in order.
-pub(crate) async fn examine(config: &Config, clock: &dyn Clock) -> Vec<Finding> {
+pub(crate) async fn examine(config: &Config, clock: &SharedClock) -> Vec<Finding> {
     let running = Status::read(&config.state_dir)
         .ok()
         .filter(|status| status.is_fresh(clock.wall_ms()));
     let mut findings = vec![
         local::power(),
         local::disk(&config.state_dir, config.buffer.min_free_bytes),
-        local::clock(clock, running.as_ref()),
+        local::clock(&**clock, running.as_ref()),
     ];
-    findings.extend(network::hub(config, clock, running.as_ref()).await);
+    findings.extend(network::hub(config, &**clock, running.as_ref()).await);
     for camera in &config.cameras {
-        findings.push(network::camera(camera).await);
+        findings.push(devices::camera(camera, clock, running.as_ref()).await);
     }
     for terminal in &config.terminals {
-        findings.push(network::terminal(terminal).await);
+        findings.push(devices::terminal(terminal, running.as_ref()).await);
     }
     findings
 }
@@ -116,10 +117,12 @@ pub(crate) async fn examine(config: &Config, clock: &dyn Clock) -> Vec<Finding> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capture::board::Board;
     use crate::config::{BufferLimits, Camera, Hub, Identity, Terminal};
+    use crate::uplink::status::LinkStatus;
     use scc_common::clock::ManualClock;
     use scc_common::id::{AgentId, DeviceId};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use scc_common::record::{Cause, DeviceKind, LinkMode, State};
 
     fn config(dir: &Path) -> Config {
         let file = |name: &str| dir.join(name);
@@ -152,29 +155,23 @@ mod tests {
             .unwrap_or_else(|| panic!("no {en}: {findings:?}"))
     }
 
-    #[tokio::test]
-    async fn each_fault_is_named_with_the_first_thing_to_fix() {
-        let dir = tempfile::tempdir().unwrap();
-        let camera = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = camera.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            let (mut socket, _) = camera.accept().await.unwrap();
-            let mut request = [0; 256];
-            let _ = socket.read(&mut request).await;
-            let _ = socket
-                .write_all(b"RTSP/1.0 200 OK\r\nCSeq: 1\r\n\r\n")
-                .await;
-        });
-        let mut config = config(dir.path());
-        config.cameras.push(Camera {
-            id: DeviceId::new("loket").unwrap(),
-            url: format!("rtsp://127.0.0.1:{port}/x"),
+    fn camera(id: &str) -> Camera {
+        Camera {
+            id: DeviceId::new(id).unwrap(),
+            url: "rtsp://127.0.0.1:1/x".into(),
             user: None,
             password: None,
             snapshot_every_s: 30,
             segments: false,
             segment_s: 10,
-        });
+        }
+    }
+
+    #[tokio::test]
+    async fn each_fault_is_named_with_the_first_thing_to_fix() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(&dir.path().join("not-yet-there"));
+        config.cameras.push(camera("loket"));
         config.terminals.push(Terminal {
             id: DeviceId::new("absensi").unwrap(),
             host: "127.0.0.1".into(),
@@ -183,18 +180,66 @@ mod tests {
             utc_offset_min: 480,
             full_read_every_s: 900,
         });
-        let findings = examine(&config, &*ManualClock::at(1_795_000_000_000)).await;
-        assert!(!find(&findings, "camera loket").is_bad(), "{findings:?}");
-        let terminal = find(&findings, "terminal absensi");
-        assert!(
-            terminal.line(Lang::Id).starts_with("[SALAH] mesin absensi"),
-            "{terminal:?}"
+        let clock: SharedClock = ManualClock::at(1_795_000_000_000);
+        let findings = examine(&config, &clock).await;
+        let line = |en: &str, lang| find(&findings, en).line(lang);
+        assert_eq!(
+            line("terminal absensi", Lang::Id),
+            "[SALAH] mesin absensi: menolak sambungan (its port is closed); periksa alamat dan port \
+             di agent.toml, lalu apakah layanannya dinyalakan di menunya\n"
         );
-        assert!(find(&findings, "route to the hub").is_bad());
+        let camera = line("camera loket", Lang::En);
+        assert!(
+            camera.starts_with("[FIX!] camera loket: refuses the connection"),
+            "{camera}"
+        );
+        let route = line("route to the hub", Lang::Id);
+        assert!(route.contains("menolak sambungan"), "{route}");
         assert!(find(&findings, "certificate").is_bad());
-        assert!(!find(&findings, "disk").is_bad());
+        // before the first start the folder is not there, and that is no fault
+        assert!(!find(&findings, "disk").is_bad(), "{findings:?}");
         for finding in &findings {
             assert_eq!(finding.line(Lang::En).lines().count(), 1);
         }
+    }
+
+    #[tokio::test]
+    async fn a_running_agent_is_believed_about_its_devices() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        let clock: SharedClock = ManualClock::at(1_795_000_000_000);
+        let (board, _changes) = Board::new(clock.clone());
+        for id in ["baik", "terkunci"] {
+            config.cameras.push(camera(id));
+        }
+        board.good(&config.cameras[0].id, DeviceKind::Camera);
+        let locked = &config.cameras[1].id;
+        let cause = Cause::Unauthorized;
+        board.fault(locked, DeviceKind::Camera, State::Down, cause, "401");
+        let status = Status {
+            written_ms: clock.wall_ms(),
+            version: "test".into(),
+            agent: config.agent.clone(),
+            hub: "127.0.0.1:1".into(),
+            link: LinkStatus {
+                mode: LinkMode::Normal,
+                since_ms: 0,
+                why: None,
+                last_commit_ms: None,
+                rate: None,
+            },
+            clock: clock.quality(),
+            lanes: Vec::new(),
+            devices: board.devices(),
+        };
+        status.write(dir.path()).unwrap();
+        let findings = examine(&config, &clock).await;
+        // nobody listens at either address: only the agent's word can say this
+        assert!(!find(&findings, "camera baik").is_bad(), "{findings:?}");
+        assert_eq!(
+            find(&findings, "camera terkunci").line(Lang::Id),
+            "[SALAH] kamera terkunci: nama pengguna/sandi ditolak (401); perbaiki `user` dan \
+             `password_file`\n"
+        );
     }
 }

@@ -1,17 +1,19 @@
-//! What lies beyond this box: the way to the hub, step by step, and each device.
+//! The way to the hub, step by step.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use scc_common::clock::Clock;
 use scc_common::identity;
+use scc_common::lang::Lang;
 use scc_common::record::LinkMode;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::{Finding, Outcome, both};
-use crate::config::{Camera, Config, Terminal};
+use crate::cmd::words::cause as word;
+use crate::config::Config;
+use crate::dial;
 use crate::status::Status;
 use crate::uplink::link::Dial;
 use crate::uplink::mqtt::Mqtt;
@@ -19,6 +21,8 @@ use crate::uplink::mqtt::Mqtt;
 /// A person waits for each check.
 const WAIT: Duration = Duration::from_secs(5);
 const DAY_MS: i64 = 86_400_000;
+/// A certificate that ends this soon is to be renewed now.
+const SOON_DAYS: i64 = 14;
 
 /// Certificate, name, route, TLS, MQTT. After the first fault on the way the rest is skipped: it
 /// could only repeat it.
@@ -29,7 +33,7 @@ pub(super) async fn hub(
 ) -> Vec<Finding> {
     let mut findings = vec![certificate(config, clock)];
     let (host, port) = (&config.hub.host, config.hub.port);
-    let addresses = match resolve(host, port).await {
+    let addresses = match dial::resolve(host, port, WAIT).await {
         Ok(addresses) => {
             let seen = addresses.first().map(|a| a.ip().to_string());
             let good = Outcome::Good(format!("{host} = {}", seen.unwrap_or_default()));
@@ -41,14 +45,20 @@ pub(super) async fn hub(
                 "nama pusat",
                 "name of the hub",
                 Outcome::Bad(both(
-                    format!("{host} tidak dikenal ({why}); periksa kabel jaringan dan DNS"),
-                    format!("{host} does not resolve ({why}); check the network cable and DNS"),
+                    format!(
+                        "{host}: {}; periksa kabel jaringan dan DNS, atau tulis alamat IP pusat",
+                        word(why.cause(), Lang::Id)
+                    ),
+                    format!(
+                        "{host}: {}; check network cable and DNS, or write the hub's IP address",
+                        word(why.cause(), Lang::En)
+                    ),
                 )),
             ));
             return findings;
         }
     };
-    let socket = match connect(&addresses).await {
+    let socket = match dial::connect(&addresses, WAIT).await {
         Ok(socket) => {
             let good = Outcome::Good(format!("TCP {port}"));
             findings.push(Finding::new("rute ke pusat", "route to the hub", good));
@@ -60,26 +70,29 @@ pub(super) async fn hub(
                 "route to the hub",
                 Outcome::Bad(both(
                     format!(
-                        "port {port} tidak tersambung ({why}); periksa VPN/jaringan, lalu pusatnya"
+                        "port {port}: {}; periksa kabel, VPN dan jaringan, lalu pusatnya",
+                        word(why.cause(), Lang::Id)
                     ),
                     format!(
-                        "no connection to port {port} ({why}); check VPN and network, then the hub"
+                        "port {port}: {}; check cable, VPN and network, then the hub",
+                        word(why.cause(), Lang::En)
                     ),
                 )),
             ));
             return findings;
         }
     };
-    let tls = handshake(config, socket).await;
+    let tls = handshake(config, clock, socket).await;
     let failed = tls.is_err();
     let outcome = match tls {
-        Ok(version) => Outcome::Good(version),
-        Err(why) => Outcome::Bad(both(
+        Ok((version, days)) if days < SOON_DAYS => Outcome::Bad(both(
             format!(
-                "sertifikat tidak diterima ({why}); periksa jam kotak ini, lalu file identitas"
+                "{version}, sertifikat pusat berakhir dalam {days} hari; beri tahu administrator"
             ),
-            format!("no TLS ({why}); check this box's clock, then its identity files"),
+            format!("{version}, the hub's certificate ends in {days} days; tell the administrator"),
         )),
+        Ok((version, days)) => Outcome::Good(format!("{version}, {days} d")),
+        Err(why) => Outcome::Bad(why),
     };
     findings.push(Finding::new(
         "TLS dengan pusat",
@@ -104,7 +117,10 @@ async fn mqtt(config: &Config, running: Option<&Status>) -> Finding {
             config.identity.clone(),
         );
         match tokio::time::timeout(WAIT * 2, dialer.dial()).await {
-            Ok(Ok(_)) => Outcome::Good("CONNACK".into()),
+            Ok(Ok(link)) => {
+                let _ = tokio::time::timeout(WAIT, link.close()).await;
+                Outcome::Good("CONNACK".into())
+            }
             Ok(Err(why)) => Outcome::Bad(both(
                 format!(
                     "pusat menolak ({why}); minta administrator memeriksa pendaftaran {}",
@@ -134,7 +150,7 @@ fn certificate(config: &Config, clock: &dyn Clock) -> Finding {
             format!("kedaluwarsa {} hari lalu; minta yang baru", -days),
             format!("expired {} days ago; ask for a new one", -days),
         )),
-        Ok(days) if days < 14 => Outcome::Bad(both(
+        Ok(days) if days < SOON_DAYS => Outcome::Bad(both(
             format!("berakhir dalam {days} hari; minta yang baru"),
             format!("ends in {days} days; ask for a new one"),
         )),
@@ -165,92 +181,71 @@ fn certificate_days(config: &Config, clock: &dyn Clock) -> Result<i64, String> {
     Ok((facts.until_ms - now).div_euclid(DAY_MS))
 }
 
-async fn handshake(config: &Config, socket: TcpStream) -> Result<String, String> {
+/// Version of TLS, and days that the hub's certificate is still good for.
+async fn handshake(
+    config: &Config,
+    clock: &dyn Clock,
+    socket: TcpStream,
+) -> Result<(String, i64), (String, String)> {
     let files = &config.identity;
+    let unusable = |why: String| {
+        both(
+            format!("{why}; pasang ulang identitas kotak ini"),
+            format!("{why}; install this box's identity again"),
+        )
+    };
     let tls = identity::agent_tls(&files.certificate, &files.key, &files.hub_ca)
-        .map_err(|e| e.to_string())?;
-    let name = ServerName::try_from(config.hub.host.clone()).map_err(|e| e.to_string())?;
+        .map_err(|e| unusable(e.to_string()))?;
+    let name =
+        ServerName::try_from(config.hub.host.clone()).map_err(|e| unusable(e.to_string()))?;
     let connector = tokio_rustls::TlsConnector::from(tls);
-    let stream = tokio::time::timeout(WAIT, connector.connect(name, socket))
-        .await
-        .map_err(|_| "no answer".to_owned())?
-        .map_err(|e| e.to_string())?;
-    let version = stream.get_ref().1.protocol_version();
-    Ok(version.map_or_else(String::new, |v| format!("{v:?}")))
-}
-
-/// A camera: TCP, and anybody there who speaks RTSP.
-pub(super) async fn camera(camera: &Camera) -> Finding {
-    let outcome = match rtsp(&camera.url).await {
-        Ok(answer) => Outcome::Good(answer),
-        Err(why) => Outcome::Bad(both(
-            format!("{why}; periksa listrik dan kabel kamera, lalu alamatnya di agent.toml"),
-            format!("{why}; check the camera's power and cable, then its address in agent.toml"),
-        )),
+    let stream = match tokio::time::timeout(WAIT, connector.connect(name, socket)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(why)) => return Err(distrust(&config.hub.host, &why)),
+        Err(_) => {
+            return Err(both(
+                "pusat diam; periksa layanan scc-hub",
+                "the hub is silent; check the service scc-hub",
+            ));
+        }
     };
-    Finding::new(
-        &format!("kamera {}", camera.id),
-        &format!("camera {}", camera.id),
-        outcome,
-    )
+    let connection = stream.get_ref().1;
+    let version = connection.protocol_version();
+    let version = version.map_or_else(String::new, |v| format!("{v:?}"));
+    let leaf = connection.peer_certificates().and_then(<[_]>::first);
+    let facts = leaf.map(identity::facts).transpose();
+    let facts = facts.map_err(|e| unusable(e.to_string()))?;
+    let until_ms = facts.map_or(i64::MAX, |facts| facts.until_ms);
+    let days = until_ms.saturating_sub(clock.wall_ms()).div_euclid(DAY_MS);
+    Ok((version, days))
 }
 
-async fn rtsp(url: &str) -> Result<String, String> {
-    let authority = url
-        .strip_prefix("rtsp://")
-        .and_then(|rest| rest.split('/').next())
-        .unwrap_or_default();
-    let (host, port) =
-        crate::config::split_address(authority, 554).ok_or("its url names no address")?;
-    let mut socket = connect(&resolve(&host, port).await?).await?;
-    let ask = async {
-        let request = format!("OPTIONS rtsp://{authority}/ RTSP/1.0\r\nCSeq: 1\r\n\r\n");
-        socket.write_all(request.as_bytes()).await?;
-        let mut answer = [0; 64];
-        let n = socket.read(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer.get(..n).unwrap_or_default().to_vec())
-    };
-    match tokio::time::timeout(WAIT, ask).await {
-        Ok(Ok(answer)) if answer.starts_with(b"RTSP/1.0") => Ok(format!("RTSP, TCP {port}")),
-        Ok(Ok(_)) => Err(format!("no RTSP on port {port}")),
-        Ok(Err(e)) => Err(e.to_string()),
-        Err(_) => Err(format!("port {port} is open but silent")),
-    }
-}
-
-/// A terminal: its TCP port. Not more: a terminal has one session, and the agent may hold it.
-pub(super) async fn terminal(terminal: &Terminal) -> Finding {
-    let reached = match resolve(&terminal.host, terminal.port).await {
-        Ok(addresses) => connect(&addresses).await.map(|_| ()),
-        Err(why) => Err(why),
-    };
-    let outcome = match reached {
-        Ok(()) => Outcome::Good(format!("TCP {}", terminal.port)),
-        Err(why) => Outcome::Bad(both(
-            format!("{why}; periksa listrik dan kabel mesin, lalu alamat IP-nya (menu Komunikasi)"),
-            format!("{why}; check its power and cable, then its IP address (menu Comm.)"),
-        )),
-    };
-    Finding::new(
-        &format!("mesin {}", terminal.id),
-        &format!("terminal {}", terminal.id),
-        outcome,
-    )
-}
-
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    let found = tokio::time::timeout(WAIT, tokio::net::lookup_host((host, port)));
-    match found.await {
-        Ok(Ok(addresses)) => Ok(addresses.collect()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err("no answer from DNS".into()),
-    }
-}
-
-async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
-    match tokio::time::timeout(WAIT, TcpStream::connect(addresses)).await {
-        Ok(Ok(socket)) => Ok(socket),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", WAIT.as_secs())),
+/// Why there is no TLS, and what to do.
+fn distrust(host: &str, why: &std::io::Error) -> (String, String) {
+    use CertificateError as C;
+    let refused = why
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match refused {
+        Some(rustls::Error::InvalidCertificate(C::UnknownIssuer | C::BadSignature)) => both(
+            "sertifikat pusat dari otoritas lain; salin hub-ca.pem yang benar",
+            "the hub's certificate is of another authority; install the right hub-ca.pem",
+        ),
+        Some(rustls::Error::InvalidCertificate(
+            C::NotValidForName | C::NotValidForNameContext { .. },
+        )) => both(
+            format!("sertifikat pusat bukan untuk `{host}`; tulis nama yang ada di sertifikatnya"),
+            format!("the hub's certificate is not for `{host}`; write a name that it has"),
+        ),
+        Some(rustls::Error::InvalidCertificate(
+            C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. },
+        )) => both(
+            "menurut jam kotak ini sertifikat pusat tidak berlaku; periksa jamnya, lalu administrator",
+            "by this box's clock the hub's certificate is not valid; check the clock, then the administrator",
+        ),
+        _ => both(
+            format!("tidak ada TLS ({why}); pastikan alamat dan port itu milik pusat"),
+            format!("no TLS ({why}); make sure that address and port are the hub's"),
+        ),
     }
 }

@@ -155,6 +155,7 @@ fn read(job: &Job, out: &mut Out) -> Result<std::convert::Infallible, End> {
             let beat = Head::Beat {
                 packets,
                 keyframe_age_ms,
+                left_out: segments.as_ref().map_or(0, Segments::left_out),
             };
             out.say(&beat, &[])?;
         }

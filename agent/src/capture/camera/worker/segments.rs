@@ -94,6 +94,9 @@ pub(super) struct Segments {
     parameters: Parameters,
     length: i64,
     open: Option<Open>,
+    /// The last segment ended at its limit, and no keyframe has come since.
+    cut: bool,
+    left_out: u64,
 }
 
 impl Segments {
@@ -104,7 +107,14 @@ impl Segments {
             parameters,
             length: ms.saturating_mul(TICKS / 1_000),
             open: None,
+            cut: false,
+            left_out: 0,
         }
+    }
+
+    /// Packets that were left out because a segment had grown to its limit.
+    pub(super) const fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Takes the next packet in; `tell` gets what is ready, in order.
@@ -123,14 +133,19 @@ impl Segments {
             let must = ticks >= SEGMENT_MAX_TICKS || open.bytes + packet.size() > SEGMENT_MAX_BYTES;
             if must || (due && packet.is_key()) {
                 self.close(place.dts, tell)?;
+                self.cut = true;
             }
         }
         if self.open.is_none() && packet.is_key() {
+            self.cut = false;
             self.open = Some(self.begin(place.dts, tell)?);
         }
         match &mut self.open {
             Some(open) => open.write(packet, place, tell),
-            None => Ok(()),
+            None => {
+                self.left_out += u64::from(self.cut);
+                Ok(())
+            }
         }
     }
 
