@@ -85,10 +85,36 @@ impl<T> Document<T> {
     /// An error at a place of the text, as [`toml::Spanned::span`] gives it.
     #[must_use]
     pub fn wrong(&self, at: usize, key: &str, what: impl Into<String>) -> ConfigError {
-        ConfigError::Wrong {
+        self.place(at, key).wrong(what)
+    }
+
+    /// A place of the text, for what is found wrong with it when the text is no longer at hand.
+    #[must_use]
+    pub fn place(&self, at: usize, key: &str) -> ConfigPlace {
+        ConfigPlace {
             file: self.file.clone(),
             line: line_of(&self.text, at),
-            key: Some(key.to_owned()),
+            key: key.to_owned(),
+        }
+    }
+}
+
+/// Where a value stands in a configuration file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigPlace {
+    file: PathBuf,
+    line: usize,
+    key: String,
+}
+
+impl ConfigPlace {
+    /// An error at this place.
+    #[must_use]
+    pub fn wrong(&self, what: impl Into<String>) -> ConfigError {
+        ConfigError::Wrong {
+            file: self.file.clone(),
+            line: self.line,
+            key: Some(self.key.clone()),
             what: what.into(),
         }
     }

@@ -60,6 +60,19 @@ pub enum IdentityError {
     Tls(#[from] rustls::Error),
 }
 
+impl IdentityError {
+    /// The file that is to blame, where there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Unreadable { file, .. } | Self::Wrong { file, .. } | Self::Exposed { file } => {
+                Some(file)
+            }
+            Self::Profile(_) | Self::Tls(_) => None,
+        }
+    }
+}
+
 /// The certificates in a PEM file, leaf first.
 ///
 /// # Errors
@@ -89,6 +102,30 @@ pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, IdentityError>
     let bytes = read(file)?;
     PrivateKeyDer::from_pem_slice(&bytes)
         .map_err(|e| wrong(file, format!("holds no private key: {e}")))
+}
+
+/// A certificate chain and the private key that belongs to it.
+///
+/// # Errors
+/// [`IdentityError`] if one of the files cannot be used, or if they do not belong together.
+pub fn pair(
+    certificate: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), IdentityError> {
+    let chain = certificates(certificate)?;
+    let secret = private_key(key)?;
+    let provider = rustls::crypto::ring::default_provider();
+    match rustls::sign::CertifiedKey::from_der(chain.clone(), secret.clone_key(), &provider) {
+        Ok(_) => Ok((chain, secret)),
+        Err(rustls::Error::InconsistentKeys(_)) => Err(wrong(
+            key,
+            format!(
+                "does not belong to the certificate in {}",
+                certificate.display()
+            ),
+        )),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The revocation lists in a PEM file; an empty file is an empty set.
@@ -186,10 +223,11 @@ pub fn agent_tls(
     hub_ca: &Path,
 ) -> Result<Arc<rustls::ClientConfig>, IdentityError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (chain, key) = pair(certificate, key)?;
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_root_certificates(trust_anchors(hub_ca)?)
-        .with_client_auth_cert(certificates(certificate)?, private_key(key)?)?;
+        .with_client_auth_cert(chain, key)?;
     Ok(Arc::new(config))
 }
 

@@ -7,7 +7,6 @@ use std::io::{IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use scc_common::config::{ConfigError, EXIT_CONFIG};
 use scc_common::id::AgencyId;
@@ -101,10 +100,17 @@ fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "scc-hub: {error:#}");
-            let config = error
-                .chain()
-                .any(<dyn std::error::Error>::is::<ConfigError>);
+            let because =
+                |why: fn(&(dyn std::error::Error + 'static)) -> bool| error.chain().any(why);
+            // whoever read the output has seen enough
+            if because(|e| {
+                e.downcast_ref::<std::io::Error>()
+                    .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+            }) {
+                return ExitCode::SUCCESS;
+            }
+            let _ = writeln!(std::io::stderr(), "scc-hub: {error}");
+            let config = because(<dyn std::error::Error>::is::<ConfigError>);
             ExitCode::from(if config { EXIT_CONFIG } else { 1 })
         }
     }
@@ -131,7 +137,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("the runtime cannot be started")?;
+        .map_err(|e| anyhow::anyhow!("the runtime cannot be started: {e}"))?;
     runtime.block_on(async {
         match arguments.command {
             Command::Serve => scc_hub::serve::run(&config).await?,

@@ -6,11 +6,13 @@
 //! supervisor: agents send once more what was not acknowledged, so nothing is lost by it.
 
 use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusBuilder;
 use scc_common::clock::{SharedClock, SystemClock};
+use scc_common::config::ConfigError;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -33,14 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Why the hub does not serve, or no longer does.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The state directory.
-    #[error("{dir}: cannot be used as `state_dir`: {why}")]
-    StateDir {
-        /// The directory.
-        dir: String,
-        /// What the system said.
-        why: String,
-    },
+    /// A line of `hub.toml` names something that cannot be used.
+    #[error("{0}")]
+    Config(#[from] ConfigError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -72,15 +69,8 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
     let metrics = PrometheusBuilder::new()
         .install_recorder()
         .map_err(|e| ServeError::Process(format!("metrics: {e}")))?;
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&config.state_dir)
-        .map_err(|e| ServeError::StateDir {
-            dir: config.state_dir.display().to_string(),
-            why: e.to_string(),
-        })?;
     let clock: SharedClock = SystemClock::shared();
+    let (gate, web) = open(config, &clock).await?;
     let store = Store::open(&config.database())?;
     let media = Media::open(&config.media())?;
 
@@ -89,8 +79,7 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
         CancellationToken::new(),
         CancellationToken::new(),
     );
-    let (gate, arrivals, mut gate_task) =
-        gate::start(&config.gate, Arc::clone(&clock), stop_gate.clone()).await?;
+    let (gate, arrivals, mut gate_task) = gate.start(stop_gate.clone()).await?;
     let (notices, news) = broadcast::channel::<Arc<Notice>>(NOTICES);
     let (status, ingest_status) = watch::channel(Status::default());
     let (fleet, _) = Fleet::start(
@@ -114,6 +103,7 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
         limits: Limits::default(),
     };
     let mut ingest_task = tokio::spawn(ingest.run());
+    let alive = store.clone();
     let parts = web::Parts {
         store,
         fleet,
@@ -123,30 +113,27 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
         ingest: ingest_status,
         stop: stop_web.clone(),
     };
-    let mut web = web::start(&config.web, parts)?;
-    tracing::info!(gate = ?gate.address(), web = %web.address, "the hub serves");
+    let mut web = web.serve(parts)?;
+    tracing::info!(gate = %gate.address(), web = %web.address, "the hub serves");
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let mut alive =
-        tokio::time::interval(sd_notify::watchdog_enabled().map_or(PATIENCE, |every| every / 2));
+    let pulse = tokio::spawn(pulse(alive));
 
-    let ended = loop {
-        tokio::select! {
-            _ = terminate.recv() => break Ok(()),
-            _ = interrupt.recv() => break Ok(()),
-            _ = alive.tick() => {
-                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
-            }
-            ended = &mut gate_task => break flat(ended, "the gate"),
-            ended = &mut ingest_task => break flat(ended, "ingest"),
-            ended = &mut web.task => {
-                break Err(ServeError::Process(format!("the pages have ended: {ended:?}")));
-            }
+    let ended = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        ended = &mut gate_task => flat(ended, "the gate"),
+        ended = &mut ingest_task => flat(ended, "ingest"),
+        ended = &mut web.task => {
+            Err(ServeError::Process(format!("the pages have ended: {ended:?}")))
         }
     };
+    pulse.abort();
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
     tracing::info!("the hub stops");
     stop_web.cancel();
-    let _ = tokio::time::timeout(PATIENCE, web.task).await;
+    if !web.task.is_finished() {
+        let _ = tokio::time::timeout(PATIENCE, web.task).await;
+    }
     stop_ingest.cancel();
     if !ingest_task.is_finished() {
         let _ = tokio::time::timeout(PATIENCE, ingest_task).await;
@@ -156,6 +143,55 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
         let _ = tokio::time::timeout(PATIENCE, gate_task).await;
     }
     ended
+}
+
+/// Tells the supervisor that the hub lives, for as long as its one writer answers: a hub that hangs in
+/// its database is started again. A full disk is no reason; starting again would not empty it.
+async fn pulse(store: Store) {
+    let Some(limit) = sd_notify::watchdog_enabled() else {
+        return;
+    };
+    let mut every = tokio::time::interval(limit / 3);
+    loop {
+        every.tick().await;
+        if store.writer_answers().await.is_err() {
+            return;
+        }
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+    }
+}
+
+/// Looks at every file and takes both addresses, and only then makes the state directory: a wrong
+/// `hub.toml` leaves nothing behind.
+async fn open(
+    config: &Config,
+    clock: &SharedClock,
+) -> Result<(gate::Opened, web::Opened), ServeError> {
+    let gate = gate::open(&config.gate, Arc::clone(clock))
+        .await
+        .map_err(|error| blame(config, error.file(), &error).unwrap_or_else(|| error.into()))?;
+    let web = web::open(&config.web)
+        .map_err(|error| blame(config, error.file(), &error).unwrap_or_else(|| error.into()))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.state_dir)
+        .map_err(|e| {
+            let dir = &config.state_dir;
+            let why = format!("{} cannot be made: {e}", dir.display());
+            blame(config, Some(dir), &why).unwrap_or(ServeError::Process(why))
+        })?;
+    Ok((gate, web))
+}
+
+/// The complaint about a file as one about the line of `hub.toml` that names it.
+fn blame(
+    config: &Config,
+    file: Option<&Path>,
+    complaint: &impl std::fmt::Display,
+) -> Option<ServeError> {
+    let error = config.blame(file?, &complaint.to_string())?;
+    Some(error.into())
 }
 
 /// A task that ended without being told to is a failure even if it calls it none.

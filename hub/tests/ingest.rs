@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ingest_harness::{Hub, Lane, agent, event, still, still_of};
+use ingest_harness::{EVENTS, Hub, Lane, STILLS, agent, event, still, still_of};
 use proptest::prelude::*;
 use scc_common::checksum::Checksum;
 use scc_common::clock::{Clock, ManualClock};
@@ -17,8 +17,6 @@ use scc_common::stream::Stream;
 use scc_common::wire::{GapReason, MAX_BODY, Now, SeqRange, UpMessage};
 use scc_hub::ingest::{Limits, Notice};
 
-const EVENTS: Lane = Lane(Epoch(7), Stream::Event);
-const STILLS: Lane = Lane(Epoch(7), Stream::Snapshot);
 const PUNCHES: Lane = Lane(Epoch(7), Stream::Attendance);
 
 fn range(first: u64, last: u64) -> SeqRange {

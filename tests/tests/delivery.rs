@@ -66,9 +66,8 @@ impl Hub {
         };
         let clock = SystemClock::shared();
         let stop = CancellationToken::new();
-        let (gate, mut arrivals, _running) = gate::start(&config, clock.clone(), stop.clone())
-            .await
-            .unwrap();
+        let opened = gate::open(&config, clock.clone()).await.unwrap();
+        let (gate, mut arrivals, _running) = opened.start(stop.clone()).await.unwrap();
         let (up, incoming) = mpsc::channel(1);
         let ingest = Ingest {
             arrivals: incoming,
@@ -99,7 +98,7 @@ impl Hub {
             let _ = ingest.run().await;
         });
         Self {
-            address: gate.address().unwrap(),
+            address: gate.address(),
             gate,
             _tasks: tasks,
         }

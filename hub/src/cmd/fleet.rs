@@ -16,7 +16,7 @@ use crate::store::{Store, StoreError};
 #[derive(Debug, thiserror::Error)]
 pub enum FleetError {
     /// The file is wrong.
-    #[error(transparent)]
+    #[error("{0}")]
     Config(#[from] ConfigError),
     /// The database refuses.
     #[error(transparent)]

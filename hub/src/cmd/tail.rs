@@ -22,7 +22,7 @@ pub enum TailError {
     Store(#[from] StoreError),
     /// The output takes nothing more.
     #[error("the output cannot be written: {0}")]
-    Output(io::Error),
+    Output(#[from] io::Error),
 }
 
 /// Prints each record that is committed from now on, until whoever reads has gone.
@@ -38,10 +38,7 @@ pub fn run(config: &Config) -> Result<(), TailError> {
             std::thread::sleep(EVERY);
             continue;
         }
-        match print(&mut out, &records) {
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            result => result.map_err(TailError::Output)?,
-        }
+        print(&mut out, &records)?;
     }
 }
 

@@ -106,7 +106,8 @@ impl Fleet {
     }
 
     /// The fleet as the database alone shows it, for commands beside a running hub: an agent counts
-    /// as connected when something of it arrived within the last 90 s (three health records).
+    /// as connected when something of it arrived within the last 90 s (three health records). Since
+    /// when is not in the database; as its devices' states are told from then on, these stand for it.
     ///
     /// # Errors
     /// [`StoreError`] if the database cannot be read.
@@ -117,7 +118,8 @@ impl Fleet {
         let now_ms = clock.wall_ms();
         for facts in desk.facts.values_mut() {
             if let Some(heard) = facts.heard_ms.filter(|heard| now_ms - heard <= 90_000) {
-                facts.link = Some((true, heard));
+                let since = facts.devices.values().map(|(told, _)| told.since_ms).min();
+                facts.link = Some((true, since.unwrap_or(heard)));
             }
         }
         Ok(desk.snapshot())

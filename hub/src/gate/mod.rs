@@ -16,7 +16,7 @@
 //! - Memory: at most [`limits::POOL`] on the way to ingest, as much again and a little in the router's
 //!   ring, and per connected agent one packet being received and [`limits::DOWN_BYTES`] being sent.
 //! - A revoked certificate is out within two seconds of the new list (`tls`).
-//! - The hub does not run on without its router: the handle that [`start`] returns ends with an error.
+//! - The hub does not run on without its router: the handle that [`Opened::start`] returns ends with an error.
 
 mod door;
 mod events;
@@ -30,7 +30,7 @@ mod session;
 mod tls;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -92,7 +92,7 @@ pub enum GateError {
     #[error("certificates cannot be checked: {0}")]
     Verifier(String),
     /// The address is taken or not ours.
-    #[error("cannot listen on {address}: {why}")]
+    #[error("`gate.listen`: {address} cannot be listened on: {why}")]
     Listen {
         /// The configured address.
         address: SocketAddr,
@@ -104,23 +104,26 @@ pub enum GateError {
     RouterEnded(String),
 }
 
+impl GateError {
+    /// The file that is to blame, where there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Identity(error) => error.file(),
+            Self::Revocations { file, .. } => Some(file),
+            Self::Verifier(_) | Self::Listen { .. } | Self::RouterEnded(_) => None,
+        }
+    }
+}
+
 /// What others may ask of the gate. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Gate {
     registry: Arc<Registry>,
-    address: Option<SocketAddr>,
+    address: SocketAddr,
 }
 
 impl Gate {
-    /// A gate to which nobody ever connects, for commands that work on the store without serving.
-    #[must_use]
-    pub fn without_listener(clock: SharedClock) -> Self {
-        Self {
-            registry: Arc::new(Registry::new(clock, 0)),
-            address: None,
-        }
-    }
-
     /// Writes a payload (QoS 0, `scc/down/<agent>`) to the agent's socket; dropped silently when
     /// the agent is not connected or does not read: everything down is repeatable.
     pub fn send(&self, agent: &AgentId, payload: Bytes) {
@@ -141,24 +144,33 @@ impl Gate {
 
     /// Where it listens, with the port that the system chose for port 0.
     #[must_use]
-    pub const fn address(&self) -> Option<SocketAddr> {
+    pub const fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Opens the gate.
-///
-/// The handle ends with `Ok` after `stop`, when all connections have left, and with
-/// [`GateError::RouterEnded`] when the hub has to exit; [`Arrivals::recv`] gives `None` in both cases.
+/// A gate whose files are good and whose address is taken, and that lets nobody in yet.
+pub struct Opened {
+    tls: tls::Tls,
+    listener: TcpListener,
+    address: SocketAddr,
+    clock: SharedClock,
+    max_connections: usize,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened")
+            .field("address", &self.address)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Reads the files and takes the address.
 ///
 /// # Errors
-/// [`GateError`] if a file cannot be used or the address cannot be listened on; nothing runs then that
-/// is noticed.
-pub async fn start(
-    config: &config::Gate,
-    clock: SharedClock,
-    stop: CancellationToken,
-) -> Result<(Gate, Arrivals, JoinHandle<Result<(), GateError>>), GateError> {
+/// [`GateError`] if a file cannot be used or the address cannot be listened on.
+pub async fn open(config: &config::Gate, clock: SharedClock) -> Result<Opened, GateError> {
     let tls = tls::Tls::load(config, Arc::clone(&clock))?;
     let cannot_listen = |e: std::io::Error| GateError::Listen {
         address: config.listen,
@@ -167,27 +179,49 @@ pub async fn start(
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(cannot_listen)?;
-    let address = listener.local_addr().map_err(cannot_listen)?;
-    let (links, arrivals) = router::start(config.max_connections, stop.clone()).await?;
-    let registry = Arc::new(Registry::new(Arc::clone(&clock), config.max_connections));
-    let shared = Arc::new(door::Shared {
+    Ok(Opened {
         tls,
-        registry: Arc::clone(&registry),
-        links,
-        pool: pool::Pool::new(),
-        refusals: events::Refusals::new(Arc::clone(&clock)),
+        address: listener.local_addr().map_err(cannot_listen)?,
+        listener,
         clock,
-        pending: Arc::default(),
-        closing: CancellationToken::new(),
-        connections: AtomicU64::new(1),
-    });
-    events::listening(address);
-    let running = tokio::spawn(door::run(shared, listener, stop));
-    let gate = Gate {
-        registry,
-        address: Some(address),
-    };
-    Ok((gate, arrivals, running))
+        max_connections: config.max_connections,
+    })
+}
+
+impl Opened {
+    /// Lets agents in.
+    ///
+    /// The handle ends with `Ok` after `stop`, when all connections have left, and with
+    /// [`GateError::RouterEnded`] when the hub has to exit; [`Arrivals::recv`] gives `None` in both
+    /// cases.
+    ///
+    /// # Errors
+    /// [`GateError`] if the router cannot be started.
+    pub async fn start(
+        self,
+        stop: CancellationToken,
+    ) -> Result<(Gate, Arrivals, JoinHandle<Result<(), GateError>>), GateError> {
+        let (links, arrivals) = router::start(self.max_connections, stop.clone()).await?;
+        let registry = Arc::new(Registry::new(Arc::clone(&self.clock), self.max_connections));
+        let shared = Arc::new(door::Shared {
+            tls: self.tls,
+            registry: Arc::clone(&registry),
+            links,
+            pool: pool::Pool::new(),
+            refusals: events::Refusals::new(Arc::clone(&self.clock)),
+            clock: self.clock,
+            pending: Arc::default(),
+            closing: CancellationToken::new(),
+            connections: AtomicU64::new(1),
+        });
+        events::listening(self.address);
+        let running = tokio::spawn(door::run(shared, self.listener, stop));
+        let gate = Gate {
+            registry,
+            address: self.address,
+        };
+        Ok((gate, arrivals, running))
+    }
 }
 
 /// Nothing in the gate leaves its state half-changed when it panics, so a poisoned lock is still good.

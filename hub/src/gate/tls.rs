@@ -60,10 +60,8 @@ struct Identity {
 
 impl Identity {
     fn load(files: &config::Gate) -> Result<Self, GateError> {
-        Ok(Self {
-            chain: identity::certificates(&files.certificate)?,
-            key: identity::private_key(&files.key)?,
-        })
+        let (chain, key) = identity::pair(&files.certificate, &files.key)?;
+        Ok(Self { chain, key })
     }
 }
 

@@ -25,6 +25,9 @@ pub enum StoreError {
         /// The newest schema of this program.
         known: i64,
     },
+    /// A backup would overwrite something.
+    #[error("{}: there is a file already; name another, nothing was copied", .0.display())]
+    Exists(PathBuf),
     /// Another process held the database for too long; try again.
     #[error("the database is locked by another process: {0}")]
     Busy(String),

@@ -114,9 +114,13 @@ pub struct BackupReport {
 /// durable.
 ///
 /// # Errors
+/// [`StoreError::Exists`] if there is a file at `to`: yesterday's backup is never lost to today's.
 /// [`StoreError::Open`] if there is no database at `from`; any [`StoreError`] while copying, after
 /// which nothing is left behind.
 pub(crate) fn backup(from: &Path, to: &Path) -> Result<BackupReport, StoreError> {
+    if std::fs::symlink_metadata(to).is_ok() {
+        return Err(StoreError::Exists(to.to_path_buf()));
+    }
     let mut name = to.file_name().unwrap_or_default().to_os_string();
     name.push(".partial");
     let partial = to.with_file_name(name);

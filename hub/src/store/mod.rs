@@ -140,6 +140,23 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Waits until the writer has come past what was asked of it before: it is alive, whether or not
+    /// the disk takes anything.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] if it has ended.
+    pub async fn writer_answers(&self) -> Result<(), StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |_| {
+            let _ = reply.send(());
+        });
+        let sent = self.inner.writer.send(job).await;
+        sent.map_err(|_| StoreError::Closed)?;
+        answer.await.map_err(|_| StoreError::Closed)
+    }
+}
+
 fn moment<T>(
     connection: &Connection,
     queries: impl FnOnce(&Connection) -> rusqlite::Result<T>,

@@ -5,6 +5,7 @@
 //! parts again when there is news and sends those that differ, so there is one way to show a thing.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,13 +59,24 @@ pub enum WebError {
     #[error("the TLS library refused the web identity: {0}")]
     Tls(#[from] rustls::Error),
     /// The address is taken or not ours.
-    #[error("cannot listen on {listen}: {why}")]
+    #[error("`web.listen`: {listen} cannot be listened on: {why}")]
     Listen {
         /// The address.
         listen: SocketAddr,
         /// What the system said.
         why: String,
     },
+}
+
+impl WebError {
+    /// The file that is to blame, where there is one.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Identity(error) => error.file(),
+            Self::Tls(_) | Self::Listen { .. } => None,
+        }
+    }
 }
 
 /// What the pages are made of.
@@ -170,55 +182,80 @@ pub struct Web {
     pub task: tokio::task::JoinHandle<std::io::Result<()>>,
 }
 
-/// Begins to serve pages over HTTPS.
+/// An address and a certificate to serve pages with, and nobody served yet.
+#[derive(Debug)]
+pub struct Opened {
+    tls: rustls::ServerConfig,
+    listener: std::net::TcpListener,
+    configured: SocketAddr,
+}
+
+/// Reads the certificate and takes the address.
 ///
 /// # Errors
-/// [`WebError`] names the file or address that is wrong; then nothing listens.
-pub fn start(config: &config::Web, parts: Parts) -> Result<Web, WebError> {
+/// [`WebError`] names the file or address that is wrong.
+pub fn open(config: &config::Web) -> Result<Opened, WebError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let (chain, key) = identity::pair(&config.certificate, &config.key)?;
     let mut tls = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_single_cert(
-            identity::certificates(&config.certificate)?,
-            identity::private_key(&config.key)?,
-        )?;
+        .with_single_cert(chain, key)?;
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let listen = |e: std::io::Error| WebError::Listen {
-        listen: config.listen,
-        why: e.to_string(),
-    };
-    let listener = std::net::TcpListener::bind(config.listen).map_err(listen)?;
-    listener.set_nonblocking(true).map_err(listen)?;
-    let address = listener.local_addr().map_err(listen)?;
-    let stop = parts.stop.clone();
-    let app = App {
-        inner: Arc::new(Inner {
-            store: parts.store,
-            fleet: parts.fleet,
-            media: parts.media,
-            clock: parts.clock,
-            metrics: parts.metrics,
-            ingest: parts.ingest,
-            stop: parts.stop,
-            limit: limit::LoginLimit::new(),
-        }),
-    };
-    let handle = axum_server::Handle::new();
-    let tls = axum_server::tls_rustls::RustlsConfig::from_config(Arc::new(tls));
-    let mut server = axum_server::tls_rustls::from_tcp_rustls(listener, tls)
-        .map_err(listen)?
-        .handle(handle.clone())
-        .first_request_timeout(Duration::from_secs(20));
-    server
-        .http_builder()
-        .http1()
-        .header_read_timeout(Duration::from_secs(60));
-    let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
-    let task = tokio::spawn(server.serve(service));
-    tokio::spawn(async move {
-        stop.cancelled().await;
-        handle.graceful_shutdown(Some(Duration::from_secs(3)));
-    });
-    Ok(Web { address, task })
+    let listener =
+        std::net::TcpListener::bind(config.listen).map_err(|e| cannot_listen(config.listen, &e))?;
+    Ok(Opened {
+        tls,
+        listener,
+        configured: config.listen,
+    })
+}
+
+fn cannot_listen(listen: SocketAddr, why: &std::io::Error) -> WebError {
+    WebError::Listen {
+        listen,
+        why: why.to_string(),
+    }
+}
+
+impl Opened {
+    /// Begins to serve pages over HTTPS.
+    ///
+    /// # Errors
+    /// [`WebError`] if the system takes the address away again.
+    pub fn serve(self, parts: Parts) -> Result<Web, WebError> {
+        let listen = |e: std::io::Error| cannot_listen(self.configured, &e);
+        self.listener.set_nonblocking(true).map_err(listen)?;
+        let address = self.listener.local_addr().map_err(listen)?;
+        let stop = parts.stop.clone();
+        let app = App {
+            inner: Arc::new(Inner {
+                store: parts.store,
+                fleet: parts.fleet,
+                media: parts.media,
+                clock: parts.clock,
+                metrics: parts.metrics,
+                ingest: parts.ingest,
+                stop: parts.stop,
+                limit: limit::LoginLimit::new(),
+            }),
+        };
+        let handle = axum_server::Handle::new();
+        let tls = axum_server::tls_rustls::RustlsConfig::from_config(Arc::new(self.tls));
+        let mut server = axum_server::tls_rustls::from_tcp_rustls(self.listener, tls)
+            .map_err(listen)?
+            .handle(handle.clone())
+            .first_request_timeout(Duration::from_secs(20));
+        server
+            .http_builder()
+            .http1()
+            .header_read_timeout(Duration::from_secs(60));
+        let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
+        let task = tokio::spawn(server.serve(service));
+        tokio::spawn(async move {
+            stop.cancelled().await;
+            handle.graceful_shutdown(Some(Duration::from_secs(3)));
+        });
+        Ok(Web { address, task })
+    }
 }

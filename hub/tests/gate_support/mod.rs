@@ -1,5 +1,7 @@
 //! An authority, a gate, agents (rumqttc with the agent's own TLS), and raw peers.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::collections::HashMap;
 use std::fs;
 use std::future::Future;
@@ -138,13 +140,13 @@ impl World {
             max_connections: 100,
         };
         let stop = CancellationToken::new();
-        let started = gate::start(&config, SystemClock::shared(), stop.clone()).await;
-        let (gate, arrivals, running) = started.unwrap();
+        let opened = gate::open(&config, SystemClock::shared()).await.unwrap();
+        let (gate, arrivals, running) = opened.start(stop.clone()).await.unwrap();
         let mut world = Self {
             dir,
             agents,
             serials: HashMap::new(),
-            address: gate.address().unwrap(),
+            address: gate.address(),
             gate,
             arrivals,
             running,
@@ -176,7 +178,8 @@ impl World {
         fs::rename(self.path("revoked.new"), self.path("revoked.pem")).unwrap();
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Where a file of this world is.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 

@@ -1,5 +1,6 @@
 //! A hub's ingest in a temporary folder, and an agent's words to it.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
 #![expect(
     clippy::unwrap_used,
     reason = "test code; the lint's exception covers test functions only"
@@ -23,7 +24,7 @@ use scc_common::wire::{
     Answer, Down, DownMessage, Gap, GapReason, Hello, LaneAck, LaneOffer, Part, Records, SeqRange,
     Up, UpMessage, WireRecord,
 };
-use scc_hub::config::{Config, Gate, Web};
+use scc_hub::config::{Config, Gate, Places, Web};
 use scc_hub::gate::{Arrived, Charge};
 use scc_hub::ingest::{Downlink, Ingest, IngestError, Limits, Notice, Status};
 use scc_hub::media::Media;
@@ -39,6 +40,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Lane(pub(crate) Epoch, pub(crate) Stream);
+
+pub(crate) const EVENTS: Lane = Lane(Epoch(7), Stream::Event);
+pub(crate) const STILLS: Lane = Lane(Epoch(7), Stream::Snapshot);
 
 pub(crate) fn agent() -> AgentId {
     AgentId::new("rsud").unwrap()
@@ -313,6 +317,10 @@ impl Hub {
         waited.expect("the status comes").unwrap();
     }
 
+    pub(crate) fn database_fails(&self) -> bool {
+        self.status.borrow().database.is_some()
+    }
+
     /// Waits for an ack of this lane.
     pub(crate) async fn until_ack(&self, lane: Lane, holds: impl Fn(&LaneAck) -> bool) {
         self.until(|hub| hub.acks(lane).iter().any(&holds)).await;
@@ -570,5 +578,6 @@ fn config(dir: &TempDir) -> Config {
             certificate: path(),
             key: path(),
         },
+        places: Places::default(),
     }
 }

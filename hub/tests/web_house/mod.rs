@@ -186,7 +186,7 @@ impl House {
             certificate,
             key,
         };
-        let web = web::start(&config, parts).unwrap();
+        let web = web::open(&config).unwrap().serve(parts).unwrap();
         Self {
             address: web.address,
             clock,

@@ -1,0 +1,241 @@
+//! The program itself: what it says about a wrong `hub.toml`, and what it tells its supervisor.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what it expected by failing"
+)]
+
+mod gate_support;
+
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use gate_support::World;
+
+/// Nothing that a supervisor is told should take this long, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A hub's folder: certificates, and a `hub.toml` that is right.
+struct Place {
+    world: World,
+    text: String,
+}
+
+impl Place {
+    async fn build() -> Self {
+        let world = World::open(&[]).await;
+        let at = |name: &str| world.path(name).display().to_string();
+        let text = format!(
+            "state_dir = \"{}\"\n[gate]\nlisten = \"127.0.0.1:0\"\ncertificate = \"{}\"\nkey = \"{}\"\n\
+             agents_ca = \"{}\"\nrevocations = \"{}\"\n[web]\nlisten = \"127.0.0.1:0\"\n\
+             certificate = \"{}\"\nkey = \"{}\"\n",
+            at("state"),
+            at("hub/cert.pem"),
+            at("hub/key.pem"),
+            at("agents-ca.pem"),
+            at("revoked.pem"),
+            at("hub/cert.pem"),
+            at("hub/key.pem"),
+        );
+        Self { world, text }
+    }
+
+    fn hub(&self, text: &str, arguments: &[&str]) -> Command {
+        let file = self.world.path("hub.toml");
+        std::fs::write(&file, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_scc-hub"));
+        command.args(arguments).arg("--config").arg(file);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn state(&self) -> std::path::PathBuf {
+        self.world.path("state")
+    }
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A line of the text, changed.
+fn with(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from} is not in\n{text}");
+    text.replacen(from, to, 1)
+}
+
+#[tokio::test]
+async fn a_wrong_hub_toml_is_one_sentence_and_leaves_nothing_behind() {
+    let place = Place::build().await;
+    let right = &place.text;
+    let (gate, web) = right.split_at(right.find("[web]").unwrap());
+    std::fs::write(place.world.path("empty.pem"), "").unwrap();
+    std::fs::copy(
+        place.world.path("hub/cert.pem"),
+        place.world.path("open.key"),
+    )
+    .unwrap();
+    for (text, words) in [
+        (
+            with(right, "listen", "lisen"),
+            ["hub.toml:3: `lisen`", "expected one of `listen`"],
+        ),
+        (
+            with(right, "127.0.0.1:0", "127.0.0.1"),
+            ["hub.toml:3: `listen`", "IP:PORT"],
+        ),
+        (
+            with(right, "hub/cert.pem", "hub/none.pem"),
+            ["hub.toml:4: `gate.certificate`", "cannot be read"],
+        ),
+        (
+            with(right, "hub/key.pem", "open.key"),
+            ["hub.toml:5: `gate.key`", "chmod 600"],
+        ),
+        (
+            with(right, "agents-ca.pem", "empty.pem"),
+            ["hub.toml:6: `gate.agents_ca`", "holds no certificate"],
+        ),
+        (
+            with(right, "revoked.pem", "none.pem"),
+            ["hub.toml:7: `gate.revocations`", "cannot be read"],
+        ),
+        (
+            with(right, "hub/cert.pem", "agents-ca.pem"),
+            ["hub.toml:5: `gate.key`", "does not belong"],
+        ),
+        (
+            format!("{gate}{}", with(web, "hub/cert.pem", "hub/none.pem")),
+            ["hub.toml:10: `web.certificate`", "cannot be read"],
+        ),
+        (
+            with(right, "state\"", "hub/key.pem/state\""),
+            ["hub.toml:1: `state_dir`", "cannot be made"],
+        ),
+    ] {
+        let output = place.hub(&text, &["serve"]).output().unwrap();
+        let said = said(&output);
+        for words in words {
+            assert!(said.contains(words), "no {words} in: {said}");
+        }
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(!place.state().exists(), "half-started: {said}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named_and_leaves_nothing_behind() {
+    let place = Place::build().await;
+    let taken = place.world.address.to_string();
+    let (gate, web) = place.text.split_at(place.text.find("[web]").unwrap());
+    for (text, key) in [
+        (
+            format!("{}{web}", with(gate, "127.0.0.1:0", &taken)),
+            "`gate.listen`",
+        ),
+        (
+            format!("{gate}{}", with(web, "127.0.0.1:0", &taken)),
+            "`web.listen`",
+        ),
+    ] {
+        let output = place.hub(&text, &["serve"]).output().unwrap();
+        let said = said(&output);
+        assert!(said.contains(key) && said.contains(&taken), "{said}");
+        // not 2: it may well be free when the supervisor tries again
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(!place.state().exists(), "half-started: {said}");
+    }
+}
+
+/// Ends with the test, whatever happens in between.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What a supervisor is told, message by message.
+struct Supervisor(UnixDatagram);
+
+impl Supervisor {
+    fn at(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(socket)
+    }
+
+    fn hears(&self, wanted: &str) {
+        let mut buffer = [0; 512];
+        loop {
+            let n = self.0.recv(&mut buffer).unwrap_or_else(|e| {
+                panic!("the supervisor was not told {wanted}: {e}");
+            });
+            let text = std::str::from_utf8(&buffer[..n]).unwrap();
+            if text.lines().any(|line| line == wanted) {
+                return;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_supervisor_is_told_of_readiness_life_and_the_end() {
+    let place = Place::build().await;
+    let socket = place.world.path("notify");
+    let supervisor = Supervisor::at(&socket);
+    let mut hub = Running(
+        place
+            .hub(&place.text, &["serve"])
+            .env("NOTIFY_SOCKET", &socket)
+            .env("WATCHDOG_USEC", "600000")
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    supervisor.hears("READY=1");
+    for _ in 0..3 {
+        supervisor.hears("WATCHDOG=1");
+    }
+    let pid = rustix::process::Pid::from_child(&hub.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    supervisor.hears("STOPPING=1");
+    assert!(hub.0.wait().unwrap().success());
+}
+
+#[tokio::test]
+async fn a_backup_never_overwrites_another() {
+    let place = Place::build().await;
+    let users = place.hub(&place.text, &["user", "list"]).output().unwrap();
+    assert!(users.status.success(), "{}", said(&users));
+    let file = place.world.path("copy.sqlite");
+    let copy = ["backup", file.to_str().unwrap()];
+    assert!(place.hub(&place.text, &copy).status().unwrap().success());
+    let first = std::fs::read(&file).unwrap();
+    let again = place.hub(&place.text, &copy).output().unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(said(&again).contains("there is a file already"));
+    assert_eq!(std::fs::read(&file).unwrap(), first);
+}
+
+#[tokio::test]
+async fn a_reader_that_has_seen_enough_is_no_error() {
+    let place = Place::build().await;
+    let mut child = place
+        .hub(&place.text, &["status"])
+        .spawn()
+        .map(Running)
+        .unwrap();
+    // the reading end is gone before the hub writes
+    drop(child.0.stdout.take());
+    assert!(child.0.wait().unwrap().success());
+    let mut rest = String::new();
+    std::io::Read::read_to_string(child.0.stderr.as_mut().unwrap(), &mut rest).unwrap();
+    assert_eq!(rest, "");
+}
