@@ -220,6 +220,10 @@ unreadable = { $n ->
     [one] { $n } record could not be read; it is stored as it came.
    *[other] { $n } records could not be read; they are stored as they came.
  }
+conflicts = { $n ->
+    [one] 1 record number is used by two different contents; both are kept. The box's card may have been copied or set back: tell an administrator.
+   *[other] { $n } record numbers are used by two different contents; both are kept. The box's card may have been copied or set back: tell an administrator.
+ }
 stream-event = Events
 stream-attendance = Attendance
 stream-warehouse = Warehouse
@@ -321,7 +325,11 @@ remedy-other = Run scc-agent doctor at the site.
 
 # attendance
 attendance-none = No attendance machine is registered.
-attendance-punches = { $n } punches today from { $of } machines.
+attendance-punches = { $n } punches today from { $read ->
+    [one] 1 machine.
+   *[other] { $read } machines.
+ }
+read-of = { $n } of { $of } machines complete
 attendance-partial = { $n ->
     [one] { $n } machine was read in part.
    *[other] { $n } machines were read in part.

@@ -199,6 +199,7 @@ duplicates = Ganda
 sum = Jumlah
 gap-of = Celah { $n } { $stream }
 unreadable = { $n } catatan tidak terbaca; disimpan apa adanya.
+conflicts = { $n } nomor catatan dipakai dua isi yang berbeda; keduanya disimpan. Kartu kotak mungkin disalin atau mundur: laporkan kepada administrator.
 stream-event = Kejadian
 stream-attendance = Absensi
 stream-warehouse = Warehouse
@@ -300,7 +301,8 @@ remedy-other = Jalankan scc-agent doctor di lokasi.
 
 # absensi
 attendance-none = Tidak ada mesin absensi yang terdaftar.
-attendance-punches = { $n } scan hari ini dari { $of } mesin.
+attendance-punches = { $n } scan hari ini dari { $read } mesin.
+read-of = { $n } dari { $of } mesin lengkap
 attendance-partial = { $n } mesin terbaca sebagian.
 attendance-unknown = { $n } mesin belum terbaca: pegawainya tidak diketahui, bukan tidak hadir.
 attendance-rule = Waktu scan adalah waktu di mesin; keterlambatan jalur tidak membuat siapa pun terlambat.

@@ -128,6 +128,8 @@ pub struct Receipt {
     pub gaps: Vec<GapRow>,
     /// Records of the day that could not be read.
     pub unreadable: u64,
+    /// Records of the day under whose number something else is stored; both are kept.
+    pub conflicts: u64,
 }
 
 /// Where a record's bytes are.
@@ -454,6 +456,9 @@ fn receipt(
     while let Some(r) = rows.next()? {
         per.entry(r.get(0)?).or_default().duplicates = count(r, 1)?;
     }
+    let conflicts = db
+        .prepare_cached("SELECT count(*) FROM conflict WHERE agent = ?1 AND received_ms >= ?2")?
+        .query_row(params![agent.as_str(), from_ms], |r| count(r, 0))?;
     let streams = Stream::ALL
         .into_iter()
         .filter_map(|s| per.get(&s.code()).map(|receipt| (s, *receipt)))
@@ -462,6 +467,7 @@ fn receipt(
         streams,
         gaps,
         unreadable,
+        conflicts,
     })
 }
 

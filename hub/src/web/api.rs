@@ -162,6 +162,8 @@ struct Receipt {
     terminals: Vec<Terminal>,
     gaps: Vec<GapLine>,
     unreadable: u64,
+    /// Records under whose number something else is stored; both are kept.
+    conflicts: u64,
 }
 
 /// One stream of a receipt: taken = stored + queued + lost.
@@ -364,6 +366,7 @@ async fn receipt(
             })
             .collect(),
         unreadable: found.unreadable,
+        conflicts: found.conflicts,
     }))
 }
 

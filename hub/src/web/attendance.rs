@@ -91,6 +91,14 @@ impl TerminalRow {
         )
     }
 
+    /// A count of the day as it may be said: a machine that nobody has read has not "0". HTML.
+    pub(crate) fn known(&self, t: &T, n: impl std::borrow::Borrow<u64>) -> String {
+        match (*n.borrow(), self.standing) {
+            (0, Standing::Unread | Standing::Never) => "?".to_owned(),
+            (n, _) => t.int(n),
+        }
+    }
+
     /// The verdict in words.
     pub(crate) fn says(&self, t: &T) -> String {
         match (self.standing, self.at_ms) {
@@ -118,7 +126,32 @@ struct AgencyRow {
     name: String,
     terminals: Vec<TerminalRow>,
     stored: u64,
-    worst: u8,
+    complete: usize,
+    worst: Standing,
+}
+
+impl AgencyRow {
+    /// How many of its machines are read to the end, with the sign of the least certain one. HTML.
+    fn says(&self, t: &T) -> String {
+        let words = t.with(
+            "read-of",
+            &[
+                ("n", self.complete.into()),
+                ("of", self.terminals.len().into()),
+            ],
+        );
+        t.badge(self.worst.state(), &words)
+    }
+
+    /// Its punches, unless no machine has been read. HTML.
+    fn known(&self, t: &T) -> String {
+        let read = |row: &TerminalRow| row.machine.is_some() || row.stored > 0;
+        if self.terminals.iter().any(read) {
+            t.int(self.stored)
+        } else {
+            "?".to_owned()
+        }
+    }
 }
 
 #[derive(Template)]
@@ -176,22 +209,31 @@ pub(crate) async fn parts(
                         .filter_map(move |d| row(s, d))
                 })
                 .collect();
-            let worst = terminals.iter().map(|r| certainty(r.standing)).min()?;
+            let standings = terminals.iter().map(|r| r.standing);
             Some(AgencyRow {
                 name: agency.name.clone(),
                 stored: terminals.iter().map(|r| r.stored).sum(),
+                complete: standings
+                    .clone()
+                    .filter(|s| *s == Standing::Complete)
+                    .count(),
+                worst: standings.min_by_key(|s| certainty(*s))?,
                 terminals,
-                worst,
             })
         })
         .collect();
-    agencies.sort_by_key(|a| a.worst);
+    agencies.sort_by_key(|a| certainty(a.worst));
     let count = |standing| all.iter().filter(|r| r.standing == standing).count();
     let unknown = count(Standing::Unread) + count(Standing::Never);
     let stored = all.iter().map(|r| r.stored).sum();
     let board = Board {
         t,
-        sentence: sentence(t, stored, all.len(), count(Standing::Partial), unknown),
+        sentence: sentence(
+            t,
+            stored,
+            (all.len(), all.len() - unknown),
+            count(Standing::Partial),
+        ),
         agencies,
         stored,
         complete: count(Standing::Complete),
@@ -213,13 +255,14 @@ const fn certainty(standing: Standing) -> u8 {
 }
 
 /// What is known of today, and for whom nothing can be said.
-fn sentence(t: &T, stored: u64, of: usize, partial: usize, unknown: usize) -> String {
+fn sentence(t: &T, stored: u64, (of, read): (usize, usize), partial: usize) -> String {
+    let unknown = of - read;
     if of == 0 {
         return t.s("attendance-none");
     }
     let mut said = vec![t.with(
         "attendance-punches",
-        &[("n", t.int(stored).into()), ("of", of.into())],
+        &[("n", t.int(stored).into()), ("read", read.into())],
     )];
     if partial > 0 {
         said.push(t.a("attendance-partial", "n", partial));
@@ -256,8 +299,8 @@ mod tests {
     fn silence_is_never_called_absence() {
         let t = T::new(Lang::Id, TimeZone::UTC, 0);
         assert_eq!(
-            sentence(&t, 1_204, 10, 1, 3),
-            "1.204 scan hari ini dari 10 mesin. 1 mesin terbaca sebagian. \
+            sentence(&t, 1_204, (10, 7), 1),
+            "1.204 scan hari ini dari 7 mesin. 1 mesin terbaca sebagian. \
              3 mesin belum terbaca: pegawainya tidak diketahui, bukan tidak hadir."
         );
     }

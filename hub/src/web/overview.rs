@@ -281,7 +281,12 @@ fn rows<'a>(t: &T, viewer: &'a Viewer, snapshot: &'a Snapshot) -> Vec<Row<'a>> {
         .map(|site| Row {
             site,
             agencies: App::agency_names(snapshot, site).join(", "),
-            cause: site_cause(t, site),
+            // that it never ran says why already
+            cause: if site.state == State::Never {
+                String::new()
+            } else {
+                site_cause(t, site)
+            },
             cameras: working(site, DeviceKind::Camera),
             terminals: working(site, DeviceKind::Terminal),
         })
@@ -324,6 +329,13 @@ struct Now<'a> {
     maintenance: usize,
     figures: Vec<Figure>,
     punches: Option<(u64, usize, usize)>,
+}
+
+impl Now<'_> {
+    /// So few rows wait that a column of numbers beside them would stand over an empty page.
+    fn few(&self) -> bool {
+        self.items.len() + usize::from(!self.never.is_empty()) <= 2
+    }
 }
 
 #[derive(Template)]

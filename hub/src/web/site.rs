@@ -147,11 +147,12 @@ pub(crate) async fn parts(
         .punches(site.id.clone(), terminals, day.clone(), LISTED)
         .await
         .map_err(Refused::broken)?;
-    let receipt = app
+    let mut receipt = app
         .store
         .receipt(site.id.clone(), day, from_ms)
         .await
         .map_err(Refused::broken)?;
+    receipt.streams = every_stream(site, &receipt.streams);
     let total = receipt
         .streams
         .iter()
@@ -164,7 +165,10 @@ pub(crate) async fn parts(
     let head = Head {
         t,
         site,
-        agencies: App::agency_names(snapshot, site),
+        agencies: App::agency_names(snapshot, site)
+            .into_iter()
+            .filter(|agency| *agency != site.name)
+            .collect(),
         cause: site_cause(t, site),
     };
     let way = Way {
@@ -172,10 +176,15 @@ pub(crate) async fn parts(
         first: first(t, site, &rows),
         cells: chain(t, site, app.hub_trouble().first()),
     };
+    // several pictures stand side by side across the page, one beside the receipt
+    let pictures = match site.devices_of(DeviceKind::Camera).count() {
+        0 | 1 => Column::Side,
+        _ => Column::Both,
+    };
     let mut parts = vec![
         Part::new("head", &head)?,
         Part::new("way", &way)?,
-        Part::new("cameras", &cameras(app, t, site).await?)?.in_column(Column::Side),
+        Part::new("cameras", &cameras(app, t, site).await?)?.in_column(pictures),
         Part::new(
             "receipt",
             &ReceiptPart {
@@ -212,6 +221,22 @@ pub(crate) async fn parts(
     }
     parts.push(Part::new("box", &BoxPart { t, site })?.in_column(Column::Main));
     Ok(parts)
+}
+
+/// What the site may send, with its zeros: a zero is the proof that nothing was lost.
+fn every_stream(site: &SiteNow, told: &[(Stream, StreamReceipt)]) -> Vec<(Stream, StreamReceipt)> {
+    let has = |kind| site.devices_of(kind).next().is_some();
+    let lines = Stream::ALL.into_iter().filter_map(|stream| {
+        let line = told.iter().find(|(s, _)| *s == stream).map(|(_, r)| *r);
+        let expected = match stream {
+            Stream::Event | Stream::Health => true,
+            Stream::Attendance => has(DeviceKind::Terminal),
+            Stream::Snapshot | Stream::Segment => has(DeviceKind::Camera),
+            Stream::Warehouse => false,
+        };
+        (expected || line.is_some()).then(|| (stream, line.unwrap_or_default()))
+    });
+    lines.collect()
 }
 
 async fn cameras<'a>(app: &App, t: &'a T, site: &'a SiteNow) -> Result<Cameras<'a>, Refused> {
