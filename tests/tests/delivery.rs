@@ -238,6 +238,17 @@ impl Site {
             .collect()
     }
 
+    /// Records that came although the hub had them.
+    fn duplicates(&self) -> i64 {
+        let sql = rusqlite::Connection::open_with_flags(
+            self.dir.path().join("hub.sqlite"),
+            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
+        )
+        .unwrap();
+        let query = "SELECT coalesce(sum(count), 0) FROM duplicate";
+        sql.query_row(query, [], |row| row.get(0)).unwrap()
+    }
+
     /// Waits until the hub has committed this record.
     async fn committed(&self, key: (u8, i64)) {
         let look = async {
@@ -303,6 +314,11 @@ async fn records_of_every_size_arrive_and_leave_the_buffer() {
     }
     site.delivered().await;
     assert_eq!(site.link.status.borrow().mode, LinkMode::Normal);
+    assert_eq!(
+        site.duplicates(),
+        0,
+        "nothing went wrong, and yet it was sent again"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

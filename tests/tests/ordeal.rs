@@ -11,7 +11,8 @@ use scc_tests::ordeal::stage::Place;
 /// Each victim at least once.
 const ROUNDS: u32 = 4;
 
-/// Cargo builds the programs of this package for a test, but not those of the others.
+/// Cargo builds the programs of this package for a test, but not those of the others. With the tests,
+/// because these bring features of their own: so nothing is compiled twice.
 fn programs() -> PathBuf {
     let bin = Path::new(env!("CARGO_BIN_EXE_scc-ordeal"))
         .parent()
@@ -22,7 +23,14 @@ fn programs() -> PathBuf {
         Some(profile) => profile,
     };
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--workspace", "--bins", "--locked", "--quiet"])
+        .args([
+            "build",
+            "--workspace",
+            "--bins",
+            "--tests",
+            "--locked",
+            "--quiet",
+        ])
         .args(["--profile", profile])
         .arg("--target-dir")
         .arg(target)

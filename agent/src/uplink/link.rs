@@ -31,8 +31,9 @@ pub enum Closed {
     Ended(String),
 }
 
-/// One connection. [`publish`](Self::publish) and [`receive`](Self::receive) may be polled at once from one task, and both may be dropped while
-/// they wait: then nothing was published, and nothing received is lost.
+/// One connection. [`publish`](Self::publish) and [`receive`](Self::receive) may be polled at once
+/// from one task. A `receive` may be dropped while it waits, and nothing is lost; a `publish` that is
+/// dropped may have been sent all the same.
 pub trait Link: Send + Sync {
     /// Hands over one payload for `scc/up/<agent>`; waits while the connection has no room. `Ok`
     /// proves nothing about the hub.

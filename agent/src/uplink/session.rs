@@ -6,7 +6,7 @@
 //!                  └─────────────────────────────────────────┘ no permission · new epoch
 //! ```
 //!
-//! Invariants: no record is sent while asking; bytes in flight never exceed the permission of the
+//! Invariants: no record is chosen while asking (one may still be on its way out); bytes in flight never exceed the permission of the
 //! last message; the buffer is told only what the hub says it has committed. There is no second way
 //! to resend: whatever goes wrong leads back to hello, and the answer decides.
 
@@ -82,6 +82,8 @@ pub(super) struct Session<'a, S> {
     phase: Phase,
     plan: Plan,
     outbox: VecDeque<Bytes>,
+    /// A payload is being handed over.
+    publishing: bool,
     patience: Patience,
     stills: Stills,
     stat: Vec<LaneHealth>,
@@ -120,6 +122,7 @@ impl<'a, S: Store> Session<'a, S> {
             },
             plan: Plan::default(),
             outbox: VecDeque::new(),
+            publishing: false,
             patience,
             rng,
             stills: Stills::default(),
@@ -148,17 +151,23 @@ impl<'a, S: Store> Session<'a, S> {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.ask("connected").await?;
+        let link = self.link;
+        // kept until it is done: a publish that is dropped may have been sent
+        let mut publishing = None;
         loop {
-            if self.outbox.is_empty()
-                && let Some(payload) = self.next().await?
-            {
-                self.outbox.push_back(payload);
+            if publishing.is_none() {
+                if self.outbox.is_empty()
+                    && let Some(payload) = self.next().await?
+                {
+                    self.outbox.push_back(payload);
+                }
+                publishing = self.outbox.pop_front().map(|p| link.publish(p));
             }
+            self.publishing = publishing.is_some();
             self.note_unsent();
-            let outgoing = self.outbox.front().cloned();
             let publish = async {
-                match outgoing {
-                    Some(payload) => self.link.publish(payload).await,
+                match &mut publishing {
+                    Some(publish) => publish.await,
                     None => std::future::pending().await,
                 }
             };
@@ -174,7 +183,7 @@ impl<'a, S: Store> Session<'a, S> {
                 () = self.given.poke.notified() => self.now_due = true,
                 sent = publish => {
                     sent?;
-                    self.outbox.pop_front();
+                    publishing = None;
                 }
             }
         }
@@ -482,7 +491,8 @@ impl<'a, S: Store> Session<'a, S> {
     }
 
     fn tell_still(&mut self) {
-        if !self.outbox.is_empty() || !self.plan.has_unsent_of(Stream::Snapshot) {
+        if self.publishing || !self.outbox.is_empty() || !self.plan.has_unsent_of(Stream::Snapshot)
+        {
             return;
         }
         if let Some(rate) = self.plan.window.rate()

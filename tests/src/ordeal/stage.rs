@@ -16,8 +16,8 @@ use super::oracle::{self, Punches, Records};
 use super::video::Open;
 use crate::demo::{Demo, Load, Options};
 
-/// The filter under which agents tell what their buffers accept.
-pub const TELL: &str = "info,scc_agent::accepted=debug";
+/// The filter under which agents tell what their buffers accept, and why they say hello again.
+pub const TELL: &str = "info,scc_agent::accepted=debug,scc_agent::uplink=debug";
 
 /// The register of the ordeals.
 const REGISTER: &str = include_str!("fleet.toml");

@@ -36,7 +36,13 @@ fn cut() -> Closed {
 
 impl Link for PeerLink {
     fn publish(&self, payload: Bytes) -> BoxFuture<'_, Result<(), Closed>> {
-        async move { self.up.send(payload).await.map_err(|_| cut()) }.boxed()
+        async move {
+            self.up.send(payload).await.map_err(|_| cut())?;
+            // as rumqttc's channel does: the payload is gone a while before its sender knows
+            tokio::time::sleep(Duration::from_micros(100)).await;
+            Ok(())
+        }
+        .boxed()
     }
     fn receive(&self) -> BoxFuture<'_, Result<Bytes, Closed>> {
         async move { self.down.lock().await.recv().await.ok_or_else(cut) }.boxed()
