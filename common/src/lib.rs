@@ -14,6 +14,7 @@ pub mod config;
 pub mod id;
 pub mod identity;
 pub mod lang;
+pub mod ranges;
 pub mod record;
 pub mod register;
 pub mod stream;

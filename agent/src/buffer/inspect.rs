@@ -13,9 +13,9 @@ use scc_common::id::Seq;
 use scc_common::wire::SeqRange;
 
 use super::disk::{self, FileId};
-use super::ranges::RangeSet;
 use super::scan::{Verify, scan};
 use super::{BufferError, Lane, store};
+use scc_common::ranges::RangeSet;
 
 /// One lane, as its files tell it.
 #[derive(Debug, Clone, PartialEq, Eq)]

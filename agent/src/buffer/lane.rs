@@ -7,7 +7,7 @@ use scc_common::id::Seq;
 use scc_common::wire::{Gap, GapReason, SeqRange};
 
 use super::Lane;
-use super::ranges::RangeSet;
+use scc_common::ranges::RangeSet;
 
 /// One lane.
 #[derive(Debug, Clone)]
@@ -52,7 +52,7 @@ impl LaneState {
             first: 1,
             last: self.next - 1,
         };
-        RangeSet::of(all).minus(&rest)
+        RangeSet::of([all]).minus(&rest)
     }
 
     /// Takes note that `lost` will not come. Records that were acknowledged get the reason that
@@ -118,7 +118,7 @@ impl LaneState {
         let held = &self.held;
         let whole = std::mem::take(&mut self.gaps);
         let without_held = |gap: Gap| {
-            let rest = RangeSet::of(gap.range).minus(held);
+            let rest = RangeSet::of([gap.range]).minus(held);
             let parts: Vec<Gap> = rest
                 .as_slice()
                 .iter()
@@ -164,13 +164,13 @@ mod tests {
         lane.acked.insert(range(1, 4));
         lane.lose(
             LANE,
-            &RangeSet::of(range(1, 3)),
+            &RangeSet::of([range(1, 3)]),
             GapReason::EvictedBySize,
             5,
         );
         lane.lose(
             LANE,
-            &RangeSet::of(range(4, 6)),
+            &RangeSet::of([range(4, 6)]),
             GapReason::EvictedBySize,
             6,
         );
@@ -194,7 +194,7 @@ mod tests {
             ..LaneState::default()
         };
         assert_eq!(lane.unexplained().as_slice(), [range(1, 7)]);
-        lane.lose(LANE, &RangeSet::of(range(1, 7)), GapReason::Damaged, 0);
+        lane.lose(LANE, &RangeSet::of([range(1, 7)]), GapReason::Damaged, 0);
         lane.hold(4);
         let gaps: Vec<_> = lane.gaps.iter().map(|g| g.range).collect();
         assert_eq!(gaps, [range(1, 3), range(5, 7)]);

@@ -14,7 +14,6 @@ pub mod format;
 mod index;
 pub mod inspect;
 mod lane;
-mod ranges;
 mod recover;
 mod retain;
 mod scan;

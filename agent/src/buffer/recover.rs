@@ -23,11 +23,11 @@ use super::disk::{BALLAST, Disk, FileId, Steps, read_or_zeros};
 use super::format::{HEADER_LEN, Header};
 use super::index::{Changes, Index, IndexError, Place, Row};
 use super::lane::LaneState;
-use super::ranges::RangeSet;
 use super::scan::{Found, Verify, scan};
 use super::store::{FileInfo, Store, Writing, from_io};
 use super::{BufferError, Damage, Lane};
 use crate::config::BufferLimits;
+use scc_common::ranges::RangeSet;
 
 /// Rows that are applied to the index at once, so that a rebuild needs little memory.
 const CHUNK: usize = 2_048;

@@ -21,9 +21,9 @@ use super::disk::{Disk, FileId, read_or_zeros};
 use super::format::{HEADER_LEN, Header};
 use super::index::{Changes, Index, IndexError, MAX_ACKED_RANGES, Place};
 use super::lane::LaneState;
-use super::ranges::RangeSet;
 use super::{Accepted, BufferError, Damage, Lane, Stored};
 use crate::config::BufferLimits;
+use scc_common::ranges::RangeSet;
 
 /// A record on its way in.
 #[derive(Debug, Clone)]
@@ -449,10 +449,10 @@ impl Store {
             first: 1,
             last: state.next - 1,
         };
-        let mut said = RangeSet::of(SeqRange {
+        let mut said = RangeSet::of([SeqRange {
             first: 1,
             last: watermark,
-        });
+        }]);
         stored.iter().for_each(|range| said.insert(*range));
         let news = said.within(given).minus(&state.acked);
         if news.is_empty() {

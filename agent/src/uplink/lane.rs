@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, VecDeque};
 use scc_common::id::Seq;
 use scc_common::wire::{LaneAck, LaneAnswer, LaneOffer, PartAck, SeqRange};
 
-use super::ranges::Ranges;
 use super::window::Piece;
 use crate::buffer::Stored;
+use scc_common::ranges::RangeSet;
 
 /// The record at the head of a lane: read, and not yet sent to its end.
 #[derive(Debug)]
@@ -47,14 +47,14 @@ pub(super) struct LaneState {
     /// The number that the next record will get.
     pub(super) next: Seq,
     /// Wanted by the hub and not yet sent; open at the end.
-    want: Ranges,
+    want: RangeSet,
     /// The record that is being sent.
     pub(super) head: Option<Head>,
     flight: BTreeMap<Seq, Flying>,
     /// Large records that the hub has spooled in part.
     resume: BTreeMap<Seq, u32>,
     /// Numbers whose gaps the hub has been told since the hello.
-    told: Ranges,
+    told: RangeSet,
     /// How often another lane was served while this one could have been.
     pub(super) passed_over: u32,
     /// The hub knows numbers here that this buffer has not given yet: the card went back in time or
@@ -68,14 +68,14 @@ impl LaneState {
     pub(super) fn fresh(next: Seq) -> Self {
         Self {
             next,
-            want: Ranges::of([SeqRange {
+            want: RangeSet::of([SeqRange {
                 first: 1,
                 last: Seq::MAX,
             }]),
             head: None,
             flight: BTreeMap::new(),
             resume: BTreeMap::new(),
-            told: Ranges::default(),
+            told: RangeSet::default(),
             passed_over: 0,
             suspect: false,
             last_commit: (0, Vec::new()),
@@ -86,7 +86,7 @@ impl LaneState {
     /// buffer still counts as backlog; it matters only for a suspect lane.
     pub(super) fn answered(
         offer: &LaneOffer,
-        told: Ranges,
+        told: RangeSet,
         answer: Option<&LaneAnswer>,
         unacknowledged: u64,
     ) -> Self {
@@ -94,7 +94,7 @@ impl LaneState {
         lane.told = told;
         // a hub that forgot to answer for a lane gets all of it: duplicates do no harm
         let Some(answer) = answer else { return lane };
-        lane.want = Ranges::of(answer.missing.iter().copied());
+        lane.want = RangeSet::of(answer.missing.iter().copied());
         lane.want.insert(SeqRange {
             first: answer.from.max(1),
             last: Seq::MAX,
@@ -115,7 +115,7 @@ impl LaneState {
         if self.suspect {
             return None;
         }
-        let missing = Ranges::of(answer.missing.iter().copied());
+        let missing = RangeSet::of(answer.missing.iter().copied());
         let below = SeqRange {
             first: 1,
             last: answer.from.saturating_sub(1),
@@ -229,7 +229,7 @@ impl LaneState {
         });
         if self.suspect {
             // only what was sent since the hub's answer is certainly ours
-            let committed: Vec<_> = Ranges::of(committed).iter().collect();
+            let committed: Vec<_> = RangeSet::of(committed).iter().collect();
             if !committed.is_empty() {
                 change.commit = Some((0, committed));
             }
@@ -310,7 +310,7 @@ mod tests {
     }
 
     fn lane(next: Seq, answer: &LaneAnswer) -> LaneState {
-        LaneState::answered(&offer(next), Ranges::default(), Some(answer), 0)
+        LaneState::answered(&offer(next), RangeSet::default(), Some(answer), 0)
     }
 
     #[test]
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn a_lane_that_the_hub_knows_better_than_we_do_proves_nothing() {
         let answer = answer(101, &[]);
-        let lane = LaneState::answered(&offer(61), Ranges::default(), Some(&answer), 10);
+        let lane = LaneState::answered(&offer(61), RangeSet::default(), Some(&answer), 10);
         assert!(lane.suspect);
         assert_eq!(lane.proven(&answer), None);
         assert_eq!(

@@ -16,7 +16,6 @@ pub mod link;
 pub mod mqtt;
 mod now;
 mod plan;
-mod ranges;
 mod session;
 pub mod status;
 pub mod store;

@@ -18,9 +18,9 @@ use serde_bytes::ByteBuf;
 use tokio::time::Instant;
 
 use super::lane::{Change, LaneState};
-use super::ranges::Ranges;
 use super::window::{Class, Window};
 use crate::buffer::{Lane, Stored};
+use scc_common::ranges::RangeSet;
 
 /// How often a lane may be passed over before it goes first once.
 const PATIENT: u32 = 16;
@@ -104,7 +104,7 @@ impl Plan {
                 .iter()
                 .find(|l| of(l.epoch, l.stream))
                 .map_or(0, |l| l.records);
-            let told = Ranges::of(offer.gaps.iter().map(|g| g.range));
+            let told = RangeSet::of(offer.gaps.iter().map(|g| g.range));
             let state = LaneState::answered(offer, told, answered, unacknowledged);
             let lane = Lane {
                 epoch: offer.epoch,
@@ -273,7 +273,7 @@ impl Plan {
             return Vec::new();
         };
         let last = read.last().map_or(range.last, |r| r.seq);
-        let mut there = Ranges::of([SeqRange {
+        let mut there = RangeSet::of([SeqRange {
             first: range.first,
             last,
         }]);

@@ -14,7 +14,6 @@ mod follow;
 mod ledger;
 mod open;
 pub mod people;
-mod ranges;
 pub mod views;
 
 use std::path::{Path, PathBuf};

@@ -22,8 +22,8 @@ use tokio_util::sync::CancellationToken;
 use super::shelf::Shelf;
 use crate::capture::board::Board;
 use crate::uplink::link::{Closed, Dial, Link};
-use crate::uplink::ranges::Ranges;
 use crate::uplink::{Given, Handle, Uplink};
+use scc_common::ranges::RangeSet;
 
 struct PeerLink {
     up: mpsc::Sender<Bytes>,
@@ -213,11 +213,11 @@ impl Hub {
         }
     }
 
-    fn known(&self, epoch: Epoch, stream: Stream) -> Ranges {
+    fn known(&self, epoch: Epoch, stream: Stream) -> RangeSet {
         let span = (epoch, stream, 0)..=(epoch, stream, Seq::MAX);
         let stored = self.stored.range(span.clone()).map(|((.., s), _)| *s);
         let gaps = self.gaps.range(span).map(|(.., s)| *s);
-        Ranges::of(stored.chain(gaps).map(|s| SeqRange { first: s, last: s }))
+        RangeSet::of(stored.chain(gaps).map(|s| SeqRange { first: s, last: s }))
     }
 
     fn parts(&self, epoch: Epoch, stream: Stream) -> Vec<PartAck> {

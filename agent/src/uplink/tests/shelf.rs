@@ -14,14 +14,14 @@ use scc_common::wire::{Gap, GapReason, LaneOffer, SeqRange};
 use tokio::sync::watch;
 
 use crate::buffer::{BufferError, Lane, Stored};
-use crate::uplink::ranges::Ranges;
 use crate::uplink::store::Store;
+use scc_common::ranges::RangeSet;
 
 #[derive(Debug, Clone, Default)]
 struct Row {
     next: Seq,
     held: BTreeMap<Seq, Bytes>,
-    acked: Ranges,
+    acked: RangeSet,
     gaps: Vec<Gap>,
 }
 
@@ -135,7 +135,7 @@ impl Store for Shelf {
                 epoch: lane.epoch,
                 stream: lane.stream,
                 next: row.next,
-                held: Ranges::of(row.held.keys().map(|s| SeqRange {
+                held: RangeSet::of(row.held.keys().map(|s| SeqRange {
                     first: *s,
                     last: *s,
                 }))

@@ -9,11 +9,11 @@ use std::collections::HashMap;
 use rusqlite::{Connection, OptionalExtension, params};
 use scc_common::clock::WallMs;
 use scc_common::id::{AgentId, Seq};
+use scc_common::ranges::RangeSet;
 use scc_common::wire::{Gap, GapReason, LaneAck, SeqRange};
 
 use super::{LaneKey, MAX_SEQ};
 use crate::store::number;
-use crate::store::ranges::Ranges;
 
 /// Lanes kept in memory between commits; beyond this all are loaded again when needed.
 const MAX_LANES: usize = 10_000;
@@ -37,9 +37,9 @@ pub(super) struct Lane {
     /// Largest number in any gap: above it a stored record need not look for a gap to shrink.
     gap_end: Seq,
     /// Stored above the watermark.
-    stored: Ranges,
+    stored: RangeSet,
     /// Stored or in a gap above the watermark.
-    covered: Ranges,
+    covered: RangeSet,
 }
 
 impl Lanes {
@@ -259,7 +259,7 @@ impl Lane {
 
     /// What the agent may delete. `touched` are numbers that the agent has just sent.
     pub(super) fn ack(&self, key: &LaneKey, touched: &[Seq]) -> LaneAck {
-        let mut stored: Vec<SeqRange> = if self.stored.len() <= MAX_ACK_RANGES {
+        let mut stored: Vec<SeqRange> = if self.stored.as_slice().len() <= MAX_ACK_RANGES {
             self.stored.iter().collect()
         } else {
             let sent = touched.iter().filter_map(|seq| self.stored.around(*seq));

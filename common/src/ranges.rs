@@ -1,25 +1,29 @@
-//! Sets of sequence numbers, kept as few ranges.
+//! Sets of sequence numbers, kept as few ranges: what a buffer holds, what a hub has stored, what is
+//! wanted of one by the other.
 //!
 //! Invariant: ascending, not empty, not touching. A backlog of a million records is one range, so
-//! what the buffer keeps in memory does not grow with what it holds.
+//! what either side keeps in memory grows with the holes, not with the records.
 
-use scc_common::id::Seq;
-use scc_common::wire::SeqRange;
+use crate::id::Seq;
+use crate::wire::SeqRange;
 
 /// A set of sequence numbers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct RangeSet(Vec<SeqRange>);
+pub struct RangeSet(Vec<SeqRange>);
 
 impl RangeSet {
-    /// The set that holds one range (or nothing, if it is turned around).
-    pub(super) fn of(range: SeqRange) -> Self {
+    /// The union of some ranges; turned around ones count for nothing.
+    #[must_use]
+    pub fn of(ranges: impl IntoIterator<Item = SeqRange>) -> Self {
         let mut set = Self::default();
-        set.insert(range);
+        for range in ranges {
+            set.insert(range);
+        }
         set
     }
 
     /// Adds a range.
-    pub(super) fn insert(&mut self, range: SeqRange) {
+    pub fn insert(&mut self, range: SeqRange) {
         if range.is_empty() {
             return;
         }
@@ -41,7 +45,7 @@ impl RangeSet {
     }
 
     /// Takes a range out.
-    pub(super) fn remove(&mut self, range: SeqRange) {
+    pub fn remove(&mut self, range: SeqRange) {
         if range.is_empty() {
             return;
         }
@@ -67,29 +71,41 @@ impl RangeSet {
         self.0.splice(from..upto, rest);
     }
 
+    /// Takes everything up to and including `seq` out.
+    pub fn forget_to(&mut self, seq: Seq) {
+        self.remove(SeqRange {
+            first: 0,
+            last: seq,
+        });
+    }
+
     /// Whether a number is in the set.
-    pub(super) fn contains(&self, seq: Seq) -> bool {
-        let at = self.0.partition_point(|r| r.last < seq);
-        self.0.get(at).is_some_and(|r| r.contains(seq))
+    #[must_use]
+    pub fn contains(&self, seq: Seq) -> bool {
+        self.around(seq).is_some()
     }
 
     /// The ranges, ascending, not touching.
-    pub(super) fn as_slice(&self) -> &[SeqRange] {
+    #[must_use]
+    pub fn as_slice(&self) -> &[SeqRange] {
         &self.0
     }
 
     /// How many numbers the set holds.
-    pub(super) fn count(&self) -> u64 {
+    #[must_use]
+    pub fn count(&self) -> u64 {
         self.0.iter().map(SeqRange::len).sum()
     }
 
     /// Whether the set holds nothing.
-    pub(super) fn is_empty(&self) -> bool {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// What this set has within `range`.
-    pub(super) fn within(&self, range: SeqRange) -> Self {
+    #[must_use]
+    pub fn within(&self, range: SeqRange) -> Self {
         let from = self.0.partition_point(|r| r.last < range.first);
         Self(
             self.0[from..]
@@ -105,7 +121,8 @@ impl RangeSet {
     }
 
     /// What this set has and `other` has not.
-    pub(super) fn minus(&self, other: &Self) -> Self {
+    #[must_use]
+    pub fn minus(&self, other: &Self) -> Self {
         let mut rest = self.clone();
         let Some((first, last)) = self.0.first().zip(self.0.last()) else {
             return rest;
@@ -121,12 +138,42 @@ impl RangeSet {
     }
 
     /// What both have.
-    pub(super) fn and(&self, other: &Self) -> Self {
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
         self.minus(&self.minus(other))
     }
 
+    /// What of `range` is not in the set, ascending.
+    #[must_use]
+    pub fn holes(&self, range: SeqRange) -> Vec<SeqRange> {
+        Self::of([range]).minus(self).0
+    }
+
+    /// The range that holds `seq`.
+    #[must_use]
+    pub fn around(&self, seq: Seq) -> Option<SeqRange> {
+        let at = self.0.partition_point(|r| r.last < seq);
+        self.0.get(at).copied().filter(|r| r.contains(seq))
+    }
+
+    /// The first range, cut off before `next`.
+    #[must_use]
+    pub fn first_below(&self, next: Seq) -> Option<SeqRange> {
+        let first = *self.0.first()?;
+        (first.first < next).then(|| SeqRange {
+            last: first.last.min(next - 1),
+            ..first
+        })
+    }
+
+    /// The ranges, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = SeqRange> + '_ {
+        self.0.iter().copied()
+    }
+
     /// The largest W such that 1 … W are all in the set; 0 if 1 is not.
-    pub(super) fn watermark(&self) -> Seq {
+    #[must_use]
+    pub fn watermark(&self) -> Seq {
         match self.0.first() {
             Some(range) if range.first <= 1 => range.last,
             _ => 0,
@@ -193,8 +240,30 @@ mod tests {
             prop_assert_eq!(numbers(&set.within(SeqRange { first, last })), oracle.range(first..=last).copied().collect());
             prop_assert_eq!(numbers(&set.minus(&other)), &oracle - &other_oracle);
             prop_assert_eq!(numbers(&set.and(&other)), &oracle & &other_oracle);
+            let range = SeqRange { first, last };
+            let holes: BTreeSet<u64> = set.holes(range).into_iter().flat_map(|r| r.first..=r.last).collect();
+            prop_assert_eq!(holes, (first..=last).filter(|n| !oracle.contains(n)).collect::<BTreeSet<_>>());
+            prop_assert_eq!(set.around(first).is_some(), oracle.contains(&first));
+            prop_assert_eq!(set.first_below(last).map(|r| r.first), oracle.iter().copied().find(|n| *n < last));
+            prop_assert_eq!(set.iter().collect::<Vec<_>>(), set.as_slice());
             let water = (1..).take_while(|n| oracle.contains(n)).last().unwrap_or(0);
             prop_assert_eq!(set.watermark(), water);
         }
+    }
+
+    #[test]
+    fn the_ends_of_the_number_line_do_not_overflow() {
+        let range = |first, last| SeqRange { first, last };
+        let mut set = RangeSet::of([range(u64::MAX - 1, u64::MAX)]);
+        set.insert(range(1, u64::MAX - 2));
+        assert_eq!(set.as_slice(), [range(1, u64::MAX)]);
+        assert!(set.holes(range(1, u64::MAX)).is_empty());
+        set.remove(range(1, 9));
+        assert_eq!(set.first_below(12), Some(range(10, 11)));
+        assert_eq!(set.first_below(10), None);
+        set.remove(range(11, u64::MAX));
+        assert_eq!(set.first_below(u64::MAX), Some(range(10, 10)));
+        set.forget_to(u64::MAX);
+        assert!(set.is_empty());
     }
 }
