@@ -11,7 +11,7 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 use super::page::{visible, visible_site};
 use super::session::Viewer;
 use super::text::T;
-use super::{App, Refused};
+use super::{App, Refused, attendance};
 use crate::fleet::judge::{DeviceNow, SiteNow};
 
 #[derive(OpenApi)]
@@ -316,21 +316,14 @@ async fn receipt(
 ) -> Result<Json<Receipt>, Refused> {
     let snapshot = app.fleet.now();
     let site = visible_site(&viewer, &snapshot, &id)?;
-    let (day, from_ms) = app.t(&headers).today();
+    let t = app.t(&headers);
+    let (day, from_ms) = t.today();
     let found = app
         .store
         .receipt(site.id.clone(), day.clone(), from_ms)
         .await
         .map_err(Refused::broken)?;
-    let pairs = site
-        .devices_of(DeviceKind::Terminal)
-        .map(|d| (site.id.clone(), d.id.clone()))
-        .collect();
-    let days = app
-        .store
-        .terminal_days(pairs, day.clone(), from_ms)
-        .await
-        .map_err(Refused::broken)?;
+    let days = attendance::days(&app, &t, std::iter::once(site)).await?;
     Ok(Json(Receipt {
         day,
         streams: found

@@ -3,11 +3,14 @@
 //! Nobody may read "absent" where a machine was silent: a terminal that was not read today makes its
 //! people unknown, and the page says so before any number.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::response::Html;
 use scc_common::clock::WallMs;
+use scc_common::id::{AgentId, DeviceId};
 use scc_common::record::{DeviceKind, State};
 
 use super::page::{Menu, Part, Place, full, visible};
@@ -167,24 +170,30 @@ struct Board<'a> {
     of: usize,
 }
 
+/// Today of every terminal of these sites.
+pub(crate) async fn days<'a>(
+    app: &App,
+    t: &T,
+    sites: impl Iterator<Item = &'a SiteNow>,
+) -> Result<BTreeMap<(AgentId, DeviceId), TerminalDay>, Refused> {
+    let terminals = sites.flat_map(|s| {
+        s.devices_of(DeviceKind::Terminal)
+            .map(|d| (s.id.clone(), d.id.clone()))
+    });
+    let (day, from_ms) = t.today();
+    app.store
+        .terminal_days(terminals.collect(), day, from_ms)
+        .await
+        .map_err(Refused::broken)
+}
+
 pub(crate) async fn parts(
     app: &App,
     t: &T,
     viewer: &Viewer,
     snapshot: &Snapshot,
 ) -> Result<Vec<Part>, Refused> {
-    let (day, from_ms) = t.today();
-    let pairs: Vec<_> = visible(viewer, snapshot)
-        .flat_map(|s| {
-            s.devices_of(DeviceKind::Terminal)
-                .map(|d| (s.id.clone(), d.id.clone()))
-        })
-        .collect();
-    let days = app
-        .store
-        .terminal_days(pairs, day, from_ms)
-        .await
-        .map_err(Refused::broken)?;
+    let days = days(app, t, visible(viewer, snapshot)).await?;
     let row = |site: &SiteNow, device: &DeviceNow| {
         let day = days.get(&(site.id.clone(), device.id.clone()))?;
         Some(TerminalRow::new(site, device, day))

@@ -16,7 +16,7 @@ use scc_common::record::{Cause, DeviceKind, State};
 use super::page::{Menu, Part, Place, full, visible};
 use super::session::Viewer;
 use super::text::T;
-use super::{App, Refused};
+use super::{App, Refused, attendance};
 use crate::fleet::Snapshot;
 use crate::fleet::judge::{DeviceNow, SiteCause, SiteNow};
 
@@ -334,7 +334,7 @@ struct Now<'a> {
 impl Now<'_> {
     /// So few rows wait that a column of numbers beside them would stand over an empty page.
     fn few(&self) -> bool {
-        self.items.len() + usize::from(!self.never.is_empty()) <= 2
+        self.items.len() + usize::from(!self.never.is_empty()) <= 3
     }
 }
 
@@ -441,25 +441,13 @@ async fn punches_today<'a>(
     t: &T,
     sites: impl Iterator<Item = &'a SiteNow>,
 ) -> Result<Option<(u64, usize, usize)>, Refused> {
-    let terminals: Vec<_> = sites
-        .flat_map(|s| {
-            s.devices_of(DeviceKind::Terminal)
-                .map(|d| (s.id.clone(), d.id.clone()))
-        })
-        .collect();
-    if terminals.is_empty() {
+    let days = attendance::days(app, t, sites).await?;
+    if days.is_empty() {
         return Ok(None);
     }
-    let of = terminals.len();
-    let (day, from_ms) = t.today();
-    let days = app
-        .store
-        .terminal_days(terminals, day, from_ms)
-        .await
-        .map_err(Refused::broken)?;
     let punches = days.values().map(|d| d.stored).sum();
     let read = days.values().filter(|d| d.read.is_some()).count();
-    Ok(Some((punches, read, of)))
+    Ok(Some((punches, read, days.len())))
 }
 
 pub(crate) fn sites_parts(

@@ -15,7 +15,7 @@ use super::overview::{device_name, device_says, rank, site_cause};
 use super::page::{Column, Menu, Part, Place, full, visible_site};
 use super::session::Viewer;
 use super::text::T;
-use super::{App, Refused};
+use super::{App, Refused, attendance};
 use crate::fleet::Snapshot;
 use crate::fleet::judge::{DeviceNow, SiteCause, SiteNow};
 use crate::store::views::{PunchRow, Receipt, StreamReceipt};
@@ -126,15 +126,7 @@ pub(crate) async fn parts(
         .devices_of(DeviceKind::Terminal)
         .map(|d| d.id.clone())
         .collect();
-    let pairs = terminals
-        .iter()
-        .map(|d| (site.id.clone(), d.clone()))
-        .collect();
-    let days = app
-        .store
-        .terminal_days(pairs, day.clone(), from_ms)
-        .await
-        .map_err(Refused::broken)?;
+    let days = attendance::days(app, t, std::iter::once(site)).await?;
     let rows: Vec<TerminalRow> = site
         .devices_of(DeviceKind::Terminal)
         .filter_map(|d| {
