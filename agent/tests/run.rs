@@ -124,7 +124,7 @@ fn a_wrong_configuration_is_one_sentence_and_nothing_is_started() {
     allow(&site.path("other.key"), 0o600);
     let said = site.refused("agent.key", "other.key");
     assert!(
-        said.contains("agent.toml:7: `key`: does not belong"),
+        said.contains("agent.toml:7: `key`: ") && said.contains("does not belong"),
         "{said}"
     );
 }

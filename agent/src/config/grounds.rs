@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rustix::fs::{Access, AtFlags, CWD};
 use scc_common::config::{ConfigError, Document};
-use scc_common::identity::{self, IdentityError};
+use scc_common::identity;
 use toml::Spanned;
 
 use super::{Config, Shape};
@@ -74,13 +74,8 @@ fn identity(doc: &Document<Shape>, config: &Config) -> Result<(), ConfigError> {
         _ => {}
     }
     let given = &config.identity;
+    identity::pair(&given.certificate, &given.key).map_err(|e| wrong(&files.key, "key", &e))?;
     identity::agent_tls(&given.certificate, &given.key, &given.hub_ca)
         .map(drop)
-        .map_err(|e| match e {
-            IdentityError::Tls(why) => {
-                let what = format!("does not belong to the certificate: {why}");
-                wrong(&files.key, "key", &what)
-            }
-            other => wrong(&files.certificate, "certificate", &other),
-        })
+        .map_err(|e| wrong(&files.certificate, "certificate", &e))
 }
