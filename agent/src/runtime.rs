@@ -264,7 +264,9 @@ fn sources(config: &Config, context: &Context, uplink: &Handle) -> JoinSet<()> {
     for camera in config.cameras.clone() {
         context.board.declare(&camera.id, DeviceKind::Camera);
         let device = Some((camera.id.clone(), DeviceKind::Camera));
-        let make = move || Box::new(CameraSource::new(camera.clone())) as Box<dyn Source>;
+        let state_dir = config.state_dir.clone();
+        let make =
+            move || Box::new(CameraSource::new(camera.clone(), &state_dir)) as Box<dyn Source>;
         sources.spawn(supervise(device, make, context.clone()));
     }
     for terminal in config.terminals.clone() {

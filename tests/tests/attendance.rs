@@ -49,6 +49,10 @@ impl Accept for Shelf {
             seq: u64::try_from(bodies.len()).unwrap(),
         })
     }
+
+    async fn holds(&self, body: &RecordBody) -> Result<bool, BufferError> {
+        Ok(self.bodies.lock().unwrap().contains(&body.encode()))
+    }
 }
 
 impl Shelf {

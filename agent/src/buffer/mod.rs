@@ -209,6 +209,16 @@ impl Buffer {
             .await
     }
 
+    /// Whether one of the newest 1,024 records of its stream (in each epoch) has the bytes of this
+    /// one: for a source that was killed before it had the answer to an append.
+    ///
+    /// # Errors
+    /// [`BufferError::Disk`] while the card fails.
+    pub async fn holds(&self, body: &RecordBody) -> Result<bool, BufferError> {
+        let (stream, sum) = (body.stream(), Checksum::of(&body.encode()));
+        self.ask(|reply| Request::Holds(stream, sum, reply)).await
+    }
+
     /// What a hello tells: every lane with its next number, what it holds, and its gaps.
     ///
     /// # Errors

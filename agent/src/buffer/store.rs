@@ -25,6 +25,10 @@ use super::{Accepted, BufferError, Damage, Lane, Stored};
 use crate::config::BufferLimits;
 use scc_common::ranges::RangeSet;
 
+/// Newest records of a lane among which [`Store::holds`] looks: ten minutes of segments of sixteen
+/// cameras, and a source asks when it starts.
+const SEARCHED: u64 = 1_024;
+
 /// A record on its way in.
 #[derive(Debug, Clone)]
 pub(super) struct Incoming {
@@ -338,6 +342,28 @@ impl Store {
         self.writing
             .insert(lane.stream, Writing { id, file, len: 0 });
         Ok(())
+    }
+
+    /// Whether one of the newest records of a stream, in whichever epoch, has this checksum.
+    pub(super) fn holds(&mut self, stream: Stream, sum: Checksum) -> Result<bool, BufferError> {
+        let mut found = false;
+        for (lane, state) in self.lanes.iter().filter(|(lane, _)| lane.stream == stream) {
+            let newest = SeqRange {
+                first: state.next.saturating_sub(SEARCHED).max(1),
+                last: state.next - 1,
+            };
+            let looked = self.index.places(*lane, newest, |_, place| {
+                found = place.sum == sum;
+                !found
+            });
+            if let Err(e) = looked {
+                return Err(self.index_failed(&e));
+            }
+            if found {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     /// Records of a lane in `range`, verified; what turns out damaged becomes a gap.

@@ -11,9 +11,11 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+use scc_common::checksum::Checksum;
 use scc_common::clock::{MonoMs, SharedClock};
 use scc_common::id::{Epoch, Seq};
 use scc_common::record::LaneHealth;
+use scc_common::stream::Stream;
 use scc_common::wire::{LaneOffer, SeqRange};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
@@ -66,6 +68,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, BufferError>>;
 #[derive(Debug)]
 pub(super) enum Request {
     Append(Incoming, OwnedSemaphorePermit, Reply<Accepted>),
+    Holds(Stream, Checksum, Reply<bool>),
     Offers(Reply<Vec<LaneOffer>>),
     Epoch(Reply<Epoch>),
     Read(Lane, SeqRange, usize, Reply<Vec<Stored>>),
@@ -157,6 +160,9 @@ impl Worker {
 
     fn answer(&mut self, request: Request) {
         match request {
+            Request::Holds(stream, sum, reply) => {
+                let _ = reply.send(self.with(|store| store.holds(stream, sum)));
+            }
             Request::Offers(reply) => {
                 let _ = reply.send(self.with(|store| Ok(store.offers())));
             }

@@ -18,10 +18,21 @@ pub trait Accept: Send + Sync + 'static {
         &self,
         body: &RecordBody,
     ) -> impl Future<Output = Result<Accepted, BufferError>> + Send;
+
+    /// Whether this very record is among the newest that were accepted: for a source that was killed
+    /// before it could note the answer.
+    ///
+    /// # Errors
+    /// [`BufferError`] if that cannot be found out.
+    fn holds(&self, body: &RecordBody) -> impl Future<Output = Result<bool, BufferError>> + Send;
 }
 
 impl Accept for Buffer {
     async fn append(&self, body: &RecordBody) -> Result<Accepted, BufferError> {
         Self::append(self, body).await
+    }
+
+    async fn holds(&self, body: &RecordBody) -> Result<bool, BufferError> {
+        Self::holds(self, body).await
     }
 }

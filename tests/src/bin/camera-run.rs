@@ -45,6 +45,11 @@ impl Accept for Folder {
             .map_err(|e| BufferError::Disk(e.to_string()))?;
         Ok(accepted)
     }
+
+    async fn holds(&self, _: &RecordBody) -> Result<bool, BufferError> {
+        // the folder is made for one run
+        Ok(false)
+    }
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -79,6 +84,7 @@ fn main() -> anyhow::Result<ExitCode> {
         let clock = SystemClock::shared();
         let (board, _changes) = Board::new(clock.clone());
         let stop = CancellationToken::new();
+        let state_dir = accept.path.clone();
         let around = Surroundings {
             accept,
             board,
@@ -86,7 +92,7 @@ fn main() -> anyhow::Result<ExitCode> {
             stop: stop.clone(),
         };
         let mut end = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let source = tokio::spawn(CameraSource::new(camera).run_with(around));
+        let source = tokio::spawn(CameraSource::new(camera, &state_dir).run_with(around));
         end.recv().await;
         stop.cancel();
         source.await?;

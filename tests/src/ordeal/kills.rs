@@ -1,5 +1,5 @@
 //! Kill -9 of agents, camera readers and the hub at random under load: every punch and every
-//! accepted record arrives once, and cameras lose no more than what was open.
+//! accepted record arrives once, and a kill costs a camera no more than its open fragment.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use scc_agent::capture::camera::WORKER_COMMAND;
 use scc_common::clock::MonoMs;
 
 use super::account::Account;
-use super::stage::{OPEN, Place, SEGMENT_S, Stage};
+use super::stage::{FRAGMENT_MS, Place, SEGMENT_S, Stage};
 use super::video::{Holes, Kill, Victim, holes};
 use crate::demo::Load;
 
@@ -115,7 +115,7 @@ pub fn run(place: Place, rounds: u32, seed: u64) -> anyhow::Result<Report> {
     let since = kills.last().map_or(0, |k| k.at_ms);
     let agent_kills = kills.iter().filter(|k| k.victim == Victim::Agent).count();
     let mut account = stage.settle(since, agent_kills, SETTLE)?;
-    let holes = holes(&stage.ledger()?.video()?, &kills, OPEN);
+    let holes = holes(&stage.ledger()?.video()?, &kills, FRAGMENT_MS);
     let of = |site: &str| stage.cameras.iter().filter(|(s, _)| s == site).count();
     let excused: usize = kills
         .iter()

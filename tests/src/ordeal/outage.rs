@@ -14,7 +14,7 @@ use scc_common::clock::{Clock, MonoMs, SystemClock};
 
 use super::account::{Account, absent};
 use super::page::Page;
-use super::stage::{OPEN, Place, SEGMENT_S, Stage};
+use super::stage::{FRAGMENT_MS, Place, SEGMENT_S, Stage};
 use super::video::{Holes, holes};
 use crate::demo::{Load, USER};
 
@@ -176,7 +176,7 @@ pub fn run(place: Place, away: Duration) -> anyhow::Result<Report> {
         account.violation("the backlog does not drain".into());
     }
     probes.judge(&mut account);
-    let holes = holes(&stage.ledger()?.video()?, &[], OPEN);
+    let holes = holes(&stage.ledger()?.video()?, &[], FRAGMENT_MS);
     Ok(Report {
         away,
         backlog_records,

@@ -13,7 +13,6 @@ use scc_common::register::Register;
 use super::account::{Account, Evidence, absent, lacking};
 use super::ledger::Ledger;
 use super::oracle::{self, Punches, Records};
-use super::video::Open;
 use crate::demo::{Demo, Load, Options};
 
 /// The filter under which agents tell what their buffers accept, and why they say hello again.
@@ -26,10 +25,7 @@ const REGISTER: &str = include_str!("fleet.toml");
 pub const SEGMENT_S: u32 = 3;
 
 /// The stand-in's keyframes come every two seconds, so that a segment is two fragments.
-pub const OPEN: Open = Open {
-    segment_ms: 4_000,
-    fragment_ms: 2_000,
-};
+pub const FRAGMENT_MS: i64 = 2_000;
 
 /// How often something that is waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);

@@ -32,25 +32,6 @@ pub struct Kill {
     pub site: String,
 }
 
-/// How much of a camera's video may be open, in memory only, when something is killed.
-#[derive(Debug, Clone, Copy)]
-pub struct Open {
-    /// With the agent goes its open segment.
-    pub segment_ms: i64,
-    /// With a reader goes its open fragment: from one keyframe to the next.
-    pub fragment_ms: i64,
-}
-
-impl Open {
-    const fn of(self, victim: Victim) -> i64 {
-        match victim {
-            Victim::Agent => self.segment_ms,
-            Victim::Reader => self.fragment_ms,
-            Victim::Hub => 0,
-        }
-    }
-}
-
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Holes {
@@ -68,9 +49,10 @@ pub struct Holes {
     pub violations: Vec<String>,
 }
 
-/// Looks at each camera's video.
+/// Looks at each camera's video. With a reader, or the agent that it ends with, goes its open fragment,
+/// from one keyframe to the next: `fragment_ms`.
 #[must_use]
-pub fn holes(video: &Video, kills: &[Kill], open: Open) -> Holes {
+pub fn holes(video: &Video, kills: &[Kill], fragment_ms: i64) -> Holes {
     let mut found = Holes::default();
     for ((site, device), stretches) in video {
         for pair in stretches.windows(2) {
@@ -90,7 +72,7 @@ pub fn holes(video: &Video, kills: &[Kill], open: Open) -> Holes {
                     site,
                     (before, after),
                     kills,
-                    open,
+                    fragment_ms,
                 );
             }
         }
@@ -105,7 +87,7 @@ impl Holes {
         site: &str,
         (before, after): (&Stretch, &Stretch),
         kills: &[Kill],
-        open: Open,
+        fragment_ms: i64,
     ) {
         let (from, to) = (before.to_ms, after.from_ms);
         let during: Vec<&Kill> = kills
@@ -131,7 +113,7 @@ impl Holes {
         // each kill costs what was open and the way back, and what was open again at the next kill
         let mut since = from;
         for kill in &during {
-            let allowed = open.of(kill.victim) + SLACK_MS;
+            let allowed = fragment_ms + SLACK_MS;
             let way_back = if since == from { 0 } else { BACK_WITHIN_MS };
             if kill.at_ms - since > allowed + way_back {
                 self.violations.push(format!(
@@ -170,11 +152,7 @@ mod tests {
                 site: site.into(),
             })
             .collect();
-        let open = Open {
-            segment_ms: 4_000,
-            fragment_ms: 2_000,
-        };
-        holes(&video, &kills, open)
+        holes(&video, &kills, 2_000)
     }
 
     #[test]
@@ -189,12 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_may_lose_a_fragment_and_an_agent_a_segment() {
+    fn whoever_is_killed_may_lose_a_fragment_and_no_more() {
         let spans = [(0, 4_000), (10_000, 14_000)];
-        let reader = look(&spans, &[(7_500, Victim::Reader, "kantor")]);
-        assert_eq!(reader.violations.len(), 1, "{reader:?}");
-        let agent = look(&spans, &[(7_500, Victim::Agent, "kantor")]);
-        assert_eq!(agent.violations.len(), 0, "{agent:?}");
+        for victim in [Victim::Reader, Victim::Agent] {
+            let fragment = look(&spans, &[(6_900, victim, "kantor")]);
+            assert_eq!(fragment.violations.len(), 0, "{fragment:?}");
+            let segment = look(&spans, &[(7_500, victim, "kantor")]);
+            assert_eq!(segment.violations.len(), 1, "{segment:?}");
+        }
     }
 
     #[test]

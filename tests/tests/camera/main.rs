@@ -24,6 +24,7 @@ use scc_common::clock::{Stamp, SystemClock};
 use scc_common::id::{DeviceId, Epoch};
 use scc_common::record::{Cause, Content, DeviceState, RecordBody, Segment, Snapshot, State};
 use scc_tests::camera::{Auth, Size, StandInCamera, footage};
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -54,11 +55,17 @@ impl Accept for Taken {
             seq: 1,
         })
     }
+
+    async fn holds(&self, _: &RecordBody) -> Result<bool, BufferError> {
+        // that a record is not taken twice is tested against the buffer itself
+        Ok(false)
+    }
 }
 
 /// One camera that is read.
 struct Read {
     id: DeviceId,
+    state: TempDir,
     board: Board,
     changes: mpsc::UnboundedReceiver<DeviceState>,
     records: mpsc::UnboundedReceiver<RecordBody>,
@@ -94,6 +101,11 @@ impl Read {
     }
 
     fn start_with(camera: Camera, program: Program) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        Self::start_in(state, camera, program)
+    }
+
+    fn start_in(state: TempDir, camera: Camera, program: Program) -> Self {
         let clock = SystemClock::shared();
         let (board, changes) = Board::new(clock.clone());
         let (sender, records) = mpsc::unbounded_channel();
@@ -108,9 +120,10 @@ impl Read {
             stop: stop.clone(),
         };
         let id = camera.id.clone();
-        let source = CameraSource::new(camera).with_program(program);
+        let source = CameraSource::new(camera, state.path()).with_program(program);
         Self {
             id,
+            state,
             board,
             changes,
             records,
@@ -189,6 +202,13 @@ impl Read {
         std::iter::from_fn(|| self.changes.try_recv().ok())
             .map(|d| (d.state, d.cause))
             .collect()
+    }
+
+    /// Ends it at once, as a kill of the agent does; what is left is what it had written.
+    async fn killed(self) -> TempDir {
+        self.task.abort();
+        assert!(self.task.await.unwrap_err().is_cancelled());
+        self.state
     }
 
     async fn end(self) {
@@ -514,6 +534,32 @@ async fn a_killed_reader_costs_its_open_fragment_only() {
     let told = read.told();
     assert_eq!(told[0], (State::Down, Some(Cause::Crashed)), "{told:?}");
     assert_ne!(readers(&read.id), pids);
+    read.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_agent_loses_its_open_fragment_only() {
+    let camera = StandInCamera::start(&small(), &["mati"]).unwrap();
+    let mut settings = a_camera("mati", &camera.url("mati"));
+    settings.segment_s = 30;
+    let mut read = Read::start(settings.clone());
+    // three keyframes: two whole fragments
+    let (first, _) = read.still().await;
+    for _ in 1..3 {
+        read.still().await;
+    }
+    let state = read.killed().await;
+    let program = reader_of(&settings.id);
+    let mut read = Read::start_in(state, settings, program);
+    let body = read.record(START).await;
+    let Content::Segment(segment) = body.content else {
+        panic!("what was open comes before anything else");
+    };
+    assert_playable(&segment);
+    assert!(segment.frames >= 75, "{} frames", segment.frames);
+    let apart = body.stamp.mono_ms.abs_diff(first.mono_ms);
+    assert!(apart < 1_000, "stamped {apart} ms beside its first frame");
+    read.up(START).await;
     read.end().await;
 }
 

@@ -194,3 +194,22 @@ async fn another_process_can_look_without_touching() {
     buffer.close().await;
     assert!(!crate::buffer::inspect::inspect(dir.path()).unwrap().in_use);
 }
+
+#[tokio::test]
+async fn the_buffer_knows_what_it_holds_by_its_bytes_in_whichever_epoch() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    let buffer = open(dir.path(), &clock);
+    let (old, other) = (segment(&*clock, 1, 500), segment(&*clock, 2, 500));
+    assert!(!buffer.holds(&old).await.unwrap());
+    buffer.append(&old).await.unwrap();
+    buffer.begin_epoch("a test").await.unwrap();
+    buffer.append(&snapshot(&*clock, 2, 500)).await.unwrap();
+    for _ in 0..2 {
+        assert!(buffer.holds(&old).await.unwrap());
+        assert!(!buffer.holds(&other).await.unwrap());
+    }
+    buffer.close().await;
+    let buffer = open(dir.path(), &clock);
+    assert!(buffer.holds(&old).await.unwrap());
+    buffer.close().await;
+}

@@ -6,7 +6,8 @@
 //! - Every fault is named on the board, and the camera is tried again until it is well: it is back
 //!   within five seconds of that.
 //! - A still is a keyframe of its moment, told as soon as it is decoded. A segment is what the camera
-//!   sent, not re-encoded, beginning with a keyframe; a reader's death loses its open fragment only.
+//!   sent, not re-encoded, beginning with a keyframe; a reader's death loses its open fragment only,
+//!   and so does the agent's ([`keep`]).
 //! - A password leaves this process through one pipe and appears in no log, argument or environment.
 //!
 //! The way of a picture: [`reach`] looks whether anybody speaks RTSP there, [`reader`] starts the
@@ -16,6 +17,7 @@
 mod address;
 mod assembly;
 pub mod fault;
+mod keep;
 mod probe;
 pub mod protocol;
 mod reach;
@@ -28,6 +30,8 @@ pub(crate) use address::credentials_fit;
 pub use probe::probe;
 pub use reader::Program;
 
+use std::path::{Path, PathBuf};
+
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use scc_common::clock::SharedClock;
@@ -39,6 +43,7 @@ use super::board::Board;
 use super::{Context, Source};
 use crate::config;
 use fault::Fault;
+use keep::Keep;
 use retry::Retry;
 use session::Session;
 
@@ -62,15 +67,19 @@ pub struct Surroundings<A> {
 #[derive(Debug)]
 pub struct CameraSource {
     camera: config::Camera,
+    /// Where the fragments of its open segment are kept.
+    open_dir: PathBuf,
     program: Option<Program>,
 }
 
 impl CameraSource {
-    /// Of this camera; its reader is this very program under [`WORKER_COMMAND`].
+    /// Of this camera; its reader is this very program under [`WORKER_COMMAND`]. What is open is kept
+    /// under `state_dir/open`.
     #[must_use]
-    pub fn new(camera: config::Camera) -> Self {
+    pub fn new(camera: config::Camera, state_dir: &Path) -> Self {
         Self {
             camera,
+            open_dir: state_dir.join("open"),
             program: None,
         }
     }
@@ -97,8 +106,13 @@ impl CameraSource {
                 return around.stop.cancelled().await;
             }
         };
+        let keep = Keep::new(&self.open_dir, camera.id.clone());
+        tokio::select! {
+            () = keep.recover(&around.accept) => {}
+            () = around.stop.cancelled() => return,
+        }
         let mut retry = Retry::default();
-        let mut session = Session::new(&camera, &program, &around);
+        let mut session = Session::new(&camera, &program, &around, &keep);
         while !around.stop.is_cancelled() {
             let Some(ended) = session.run().await else {
                 return;

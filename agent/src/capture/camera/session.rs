@@ -9,6 +9,7 @@ use tokio::time::timeout;
 
 use super::assembly::{Assembly, stamp_ago};
 use super::fault::{Failure, Fault};
+use super::keep::Keep;
 use super::protocol::{Head, Job, Message};
 use super::reader::{Program, Reader};
 use super::{Surroundings, reach};
@@ -46,6 +47,8 @@ pub(super) struct Session<'a, A> {
     program: &'a Program,
     around: &'a Surroundings<A>,
     segment: Assembly,
+    /// The same on the card, for the next life.
+    keep: &'a Keep,
     /// Streams of which the buffer refused the newest record.
     refused: Vec<(Stream, String)>,
     playing_since: Option<MonoMs>,
@@ -59,12 +62,14 @@ impl<'a, A: Accept> Session<'a, A> {
         camera: &'a Camera,
         program: &'a Program,
         around: &'a Surroundings<A>,
+        keep: &'a Keep,
     ) -> Self {
         Self {
             camera,
             program,
             around,
             segment: Assembly::default(),
+            keep,
             refused: Vec::new(),
             playing_since: None,
             left_out: 0,
@@ -179,18 +184,22 @@ impl<'a, A: Accept> Session<'a, A> {
                 let stamp = stamp_ago(clock, age_ms);
                 let size = (width, height);
                 if let Some((stamp, unended)) =
-                    self.segment.begin(stamp, codec, size, &message.blob)
+                    self.segment
+                        .begin(stamp, codec.clone(), size, &message.blob)
                 {
                     self.append_segment(stamp, unended).await;
                 }
+                self.keep.begin(stamp, codec, size, message.blob).await;
             }
             Head::Fragment {
                 frames,
                 duration_ms,
-            } => self
-                .segment
-                .fragment(frames, duration_ms, &message.blob)
-                .map_err(|e| nonsense(&e))?,
+            } => {
+                self.segment
+                    .fragment(frames, duration_ms, &message.blob)
+                    .map_err(|e| nonsense(&e))?;
+                self.keep.fragment(frames, duration_ms, message.blob).await;
+            }
             Head::End => {
                 if let Some((stamp, segment)) = self.segment.end() {
                     self.append_segment(stamp, segment).await;
@@ -214,21 +223,23 @@ impl<'a, A: Accept> Session<'a, A> {
     }
 
     async fn append_segment(&mut self, stamp: Stamp, segment: Segment) {
-        self.append(stamp, Content::Segment(segment)).await;
+        if self.append(stamp, Content::Segment(segment)).await {
+            self.keep.empty().await;
+        }
     }
 
-    /// Appends a record, or drops it and says so.
-    async fn append(&mut self, stamp: Stamp, content: Content) {
+    /// Appends a record, or drops it and says so. Whether it was accepted.
+    async fn append(&mut self, stamp: Stamp, content: Content) -> bool {
         let stream = content.stream();
         let body = RecordBody::new(stamp, Some(self.camera.id.clone()), content);
         let result = self.around.accept.append(&body).await;
         let was_refused = self.refused.iter().any(|(s, _)| *s == stream);
         self.refused.retain(|(s, _)| *s != stream);
         match result {
-            Ok(_) => return,
+            Ok(_) => return true,
             Err(BufferError::Closed) => {
                 tracing::debug!(device = %self.camera.id, %stream, "the buffer is closed, a record is dropped");
-                return;
+                return false;
             }
             Err(e) => {
                 if !was_refused {
@@ -238,6 +249,7 @@ impl<'a, A: Accept> Session<'a, A> {
             }
         }
         self.tell_state(0);
+        false
     }
 
     fn tell_state(&self, keyframe_age_ms: u64) {
