@@ -13,8 +13,9 @@ use rand::Rng;
 
 /// First ceiling of the wait before reconnecting.
 const RECONNECT_FIRST: Duration = Duration::from_secs(1);
-/// Last ceiling of the wait before reconnecting.
-const RECONNECT_LAST: Duration = Duration::from_secs(60);
+/// Last ceiling of the wait before reconnecting. A punch made when the hub is back waits for this, so
+/// it is short; 200 agents spread over it are 14 handshakes a second, which the gate does not notice.
+const RECONNECT_LAST: Duration = Duration::from_secs(15);
 /// Even full jitter does not make a hot loop.
 const RECONNECT_FLOOR: Duration = Duration::from_millis(100);
 /// A connection that flowed this long was a good one.
@@ -107,14 +108,15 @@ mod tests {
             })
             .collect();
         waits.sort();
-        // uniform over 60 s: about 33 in each tenth of the time; six standard deviations of room
-        for tenth in 0..10u32 {
-            let from = Duration::from_secs(6) * tenth;
+        // uniform: 20 in each tenth of the time, with six standard deviations of room
+        let tenth = RECONNECT_LAST / 10;
+        for n in 0..10u32 {
+            let from = tenth * n;
             let within = waits
                 .iter()
-                .filter(|w| **w >= from && **w < from + Duration::from_secs(6))
+                .filter(|w| **w >= from && **w < from + tenth)
                 .count();
-            assert!((1..=46).contains(&within), "tenth {tenth}: {within}");
+            assert!((1..=46).contains(&within), "tenth {n}: {within}");
         }
         assert!(waits[199] <= RECONNECT_LAST);
     }
@@ -141,7 +143,8 @@ mod tests {
             passed += reconnect.after(Duration::ZERO, &mut rng);
             attempts += 1;
         }
-        assert!((60..=180).contains(&attempts), "{attempts} attempts");
+        // half the ceiling on average
+        assert!((400..=560).contains(&attempts), "{attempts} attempts");
     }
 
     #[test]

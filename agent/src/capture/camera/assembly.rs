@@ -30,6 +30,9 @@ pub(super) fn stamp_ago(clock: &dyn Clock, age_ms: u64) -> Stamp {
 #[derive(Debug, Default)]
 pub(super) struct Assembly {
     open: Option<(Stamp, Segment)>,
+    /// Room for a segment like the one before: one that doubles while it grows is copied on the way
+    /// and leaves holes.
+    usual: usize,
 }
 
 /// A segment whose pieces do not fit together or into a record.
@@ -53,13 +56,15 @@ impl Assembly {
         init: &Bytes,
     ) -> Option<(Stamp, Segment)> {
         let before = self.end();
+        let mut mp4 = Vec::with_capacity(self.usual.max(init.len()));
+        mp4.extend_from_slice(init);
         let segment = Segment {
             duration_ms: 0,
             frames: 0,
             codec,
             width,
             height,
-            mp4: init.to_vec(),
+            mp4,
         };
         self.open = Some((stamp, segment));
         before
@@ -87,7 +92,10 @@ impl Assembly {
 
     /// It is over, complete or not. A segment without a single fragment is none.
     pub(super) fn end(&mut self) -> Option<(Stamp, Segment)> {
-        self.open.take().filter(|(_, segment)| segment.frames > 0)
+        let (stamp, segment) = self.open.take()?;
+        // bounded: nothing longer than a body is taken in
+        self.usual = segment.mp4.len() + segment.mp4.len() / 8;
+        (segment.frames > 0).then_some((stamp, segment))
     }
 }
 

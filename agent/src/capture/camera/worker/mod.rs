@@ -127,7 +127,7 @@ fn read(job: &Job, out: &mut Out) -> Result<std::convert::Infallible, End> {
     let mut next_beat = 0;
     let mut next_still = 0;
     loop {
-        let arrived = session.next()?;
+        let mut arrived = session.next()?;
         packets += 1;
         if packets == 1 {
             out.say(&Head::Playing { width, height }, &[])?;
@@ -144,7 +144,7 @@ fn read(job: &Job, out: &mut Out) -> Result<std::convert::Infallible, End> {
             }
         }
         if let Some(segments) = &mut segments {
-            segments.push(&arrived.packet, arrived.place, &mut |part| {
+            segments.push(&mut arrived.packet, arrived.place, &mut |part| {
                 let age_ms = clock.mono_ms().saturating_sub(arrived.at_ms);
                 tell_part(part, age_ms, (width, height), out)
             })?;
@@ -178,7 +178,9 @@ fn tell_still(
     clock: &SystemClock,
     out: &mut Out,
 ) -> Result<bool, End> {
-    let Ok(picture) = still::picture(&session.parameters, &arrived.packet) else {
+    let picture = still::picture(&session.parameters, &arrived.packet);
+    give_back();
+    let Ok(picture) = picture else {
         return Ok(false);
     };
     let head = Head::Still {
@@ -190,8 +192,21 @@ fn tell_still(
     Ok(true)
 }
 
+/// Returns memory that is free to the system. A decoder needs several frames of it, twice a minute;
+/// what a fragment needs comes again every second or two, and is kept for the next one.
+fn give_back() {
+    #[cfg(target_env = "gnu")]
+    {
+        unsafe extern "C" {
+            /// `malloc_trim(3)`.
+            safe fn malloc_trim(pad: usize) -> std::ffi::c_int;
+        }
+        malloc_trim(0);
+    }
+}
+
 fn tell_part(
-    part: Part,
+    part: Part<'_>,
     age_ms: u64,
     (width, height): (u16, u16),
     out: &mut Out,
@@ -204,7 +219,7 @@ fn tell_part(
                 width,
                 height,
             };
-            out.say(&head, &init)
+            out.say(&head, init)
         }
         Part::Fragment {
             frames,
@@ -215,7 +230,7 @@ fn tell_part(
                 frames,
                 duration_ms,
             };
-            out.say(&head, &bytes)
+            out.say(&head, bytes)
         }
         Part::End => out.say(&Head::End, &[]),
     }

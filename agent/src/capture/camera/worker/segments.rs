@@ -31,13 +31,13 @@ const SEGMENT_MAX_TICKS: i64 = 120 * TICKS;
 
 /// What a segment says of itself while it grows.
 #[derive(Debug)]
-pub(super) enum Part {
+pub(super) enum Part<'a> {
     /// It begins.
     Begin {
         /// RFC 6381 codec string.
         codec: String,
         /// `ftyp` and `moov`.
-        init: Vec<u8>,
+        init: &'a [u8],
     },
     /// It goes on.
     Fragment {
@@ -46,19 +46,39 @@ pub(super) enum Part {
         /// Its duration.
         duration_ms: u32,
         /// `moof` and `mdat`.
-        bytes: Vec<u8>,
+        bytes: &'a [u8],
     },
     /// It is complete.
     End,
 }
 
-/// Where the muxer writes.
+/// Where the muxer writes. Its room is used again for each fragment: a page that is new costs more
+/// than what is copied into it.
 #[derive(Clone, Default)]
 struct Pieces(Arc<Mutex<Vec<u8>>>);
 
 impl Pieces {
-    fn take(&self) -> Option<Piece> {
-        boxes::take_piece(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    fn clear(&self) {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
+    }
+
+    /// Hands out what is complete, in order, and forgets it.
+    fn each<E>(&self, mut tell: impl FnMut(Piece<'_>) -> Result<(), E>) -> Result<(), E> {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut from = 0;
+        while let Some((piece, len)) = boxes::first_piece(held.get(from..).unwrap_or_default()) {
+            from += len;
+            tell(piece)?;
+        }
+        held.drain(..from);
+        if held.is_empty() {
+            // after one that was out of all proportion
+            held.shrink_to(2 * FRAGMENT_BYTES);
+        }
+        Ok(())
     }
 }
 
@@ -93,6 +113,7 @@ struct Open {
 pub(super) struct Segments {
     parameters: Parameters,
     length: i64,
+    pieces: Pieces,
     open: Option<Open>,
     /// The last segment ended at its limit, and no keyframe has come since.
     cut: bool,
@@ -106,6 +127,7 @@ impl Segments {
         Self {
             parameters,
             length: ms.saturating_mul(TICKS / 1_000),
+            pieces: Pieces::default(),
             open: None,
             cut: false,
             left_out: 0,
@@ -117,15 +139,16 @@ impl Segments {
         self.left_out
     }
 
-    /// Takes the next packet in; `tell` gets what is ready, in order.
+    /// Takes the next packet in, and gives it the segment's own time; `tell` gets what is ready, in
+    /// order.
     ///
     /// # Errors
     /// The muxer's, or `tell`'s. The segment cannot be continued.
     pub(super) fn push<E: From<ffmpeg::Error>>(
         &mut self,
-        packet: &Packet,
+        packet: &mut Packet,
         place: Place,
-        tell: &mut impl FnMut(Part) -> Result<(), E>,
+        tell: &mut impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         if let Some(open) = &self.open {
             let ticks = place.dts - open.origin;
@@ -153,7 +176,7 @@ impl Segments {
     fn close<E: From<ffmpeg::Error>>(
         &mut self,
         until: i64,
-        tell: &mut impl FnMut(Part) -> Result<(), E>,
+        tell: &mut impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
         let Some(mut open) = self.open.take() else {
             return Ok(());
@@ -166,9 +189,11 @@ impl Segments {
     fn begin<E: From<ffmpeg::Error>>(
         &self,
         origin: i64,
-        tell: &mut impl FnMut(Part) -> Result<(), E>,
+        tell: &mut impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<Open, E> {
-        let pieces = Pieces::default();
+        let pieces = self.pieces.clone();
+        // whatever the muxer before still had to say when it was dropped
+        pieces.clear();
         let io = StreamIo::from_write(pieces.clone())?;
         let mut output = ffmpeg::format::output_to_stream(io, None, Some("mp4"))?;
         let mut stream = output.add_stream(codec::Id::None)?;
@@ -187,12 +212,18 @@ impl Segments {
         options.set("movflags", "frag_keyframe+empty_moov+default_base_moof");
         options.set("frag_size", &FRAGMENT_BYTES.to_string());
         output.write_header_with(options)?;
-        let Some(Piece::Init(init)) = pieces.take() else {
+        let mut bytes = 0;
+        pieces.each(|piece| {
+            let Piece::Init(init) = piece else {
+                return Err(ffmpeg::Error::InvalidData.into());
+            };
+            bytes = init.len();
+            let codec = boxes::codec_string(init).ok_or(ffmpeg::Error::InvalidData)?;
+            tell(Part::Begin { codec, init })
+        })?;
+        if bytes == 0 {
             return Err(ffmpeg::Error::InvalidData.into());
-        };
-        let codec = boxes::codec_string(&init).ok_or(ffmpeg::Error::InvalidData)?;
-        let bytes = init.len();
-        tell(Part::Begin { codec, init })?;
+        }
         Ok(Open {
             output,
             pieces,
@@ -207,11 +238,10 @@ impl Segments {
 impl Open {
     fn write<E: From<ffmpeg::Error>>(
         &mut self,
-        packet: &Packet,
+        packet: &mut Packet,
         place: Place,
-        tell: &mut impl FnMut(Part) -> Result<(), E>,
+        tell: &mut impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let mut packet = packet.clone();
         packet.set_stream(0);
         packet.set_position(-1);
         packet.set_dts(Some(place.dts - self.origin));
@@ -228,21 +258,23 @@ impl Open {
     fn tell_fragment<E: From<ffmpeg::Error>>(
         &mut self,
         until: i64,
-        tell: &mut impl FnMut(Part) -> Result<(), E>,
+        tell: &mut impl FnMut(Part<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        while let Some(piece) = self.pieces.take() {
-            let Piece::Fragment(bytes) = piece else {
-                return Err(ffmpeg::Error::InvalidData.into());
+        let (frames, fragment_from) = (&mut self.frames, &mut self.fragment_from);
+        self.pieces.each(|piece| {
+            let bytes = match piece {
+                Piece::Fragment(bytes) => bytes,
+                Piece::Other => return Ok(()),
+                Piece::Init(_) => return Err(ffmpeg::Error::InvalidData.into()),
             };
-            let frames = std::mem::take(&mut self.frames);
-            let ticks = until - std::mem::replace(&mut self.fragment_from, until);
+            let frames = std::mem::take(frames);
+            let ticks = until - std::mem::replace(fragment_from, until);
             let duration_ms = u32::try_from(ticks / (TICKS / 1_000)).unwrap_or(u32::MAX);
             tell(Part::Fragment {
                 frames,
                 duration_ms,
                 bytes,
-            })?;
-        }
-        Ok(())
+            })
+        })
     }
 }
