@@ -272,9 +272,10 @@ fn sources(config: &Config, context: &Context, uplink: &Handle) -> JoinSet<()> {
     for terminal in config.terminals.clone() {
         context.board.declare(&terminal.id, DeviceKind::Terminal);
         let device = Some((terminal.id.clone(), DeviceKind::Terminal));
-        let state_dir = config.state_dir.clone();
+        let (agent, state_dir) = (config.agent.clone(), config.state_dir.clone());
         let make = move || {
-            Box::new(TerminalSource::new(terminal.clone(), state_dir.clone())) as Box<dyn Source>
+            let source = TerminalSource::new(agent.clone(), terminal.clone(), state_dir.clone());
+            Box::new(source) as Box<dyn Source>
         };
         sources.spawn(supervise(device, make, context.clone()));
     }

@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 
 use scc_common::clock::SharedClock;
+use scc_common::id::AgentId;
 use scc_common::record::{Cause, DeviceKind, State};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep};
@@ -29,23 +30,29 @@ const STABLE: Duration = Duration::from_secs(60);
 /// The source of one terminal.
 #[derive(Debug)]
 pub struct TerminalSource {
+    agent: AgentId,
     config: Terminal,
     dir: PathBuf,
     pace: Pace,
 }
 
 impl TerminalSource {
-    /// A source that keeps its cursor under `state_dir/terminals`.
+    /// A source of this agent that keeps its cursor under `state_dir/terminals`.
     #[must_use]
-    pub fn new(config: Terminal, state_dir: PathBuf) -> Self {
-        Self::with_pace(config, state_dir, Pace::default())
+    pub fn new(agent: AgentId, config: Terminal, state_dir: PathBuf) -> Self {
+        Self::with_pace(agent, config, state_dir, Pace::default())
     }
 
     /// The same with other waits.
     #[must_use]
-    pub fn with_pace(config: Terminal, state_dir: PathBuf, pace: Pace) -> Self {
+    pub fn with_pace(agent: AgentId, config: Terminal, state_dir: PathBuf, pace: Pace) -> Self {
         let dir = state_dir.join("terminals");
-        Self { config, dir, pace }
+        Self {
+            agent,
+            config,
+            dir,
+            pace,
+        }
     }
 
     /// Runs until `stop`, handing over to `accept`.
@@ -68,7 +75,15 @@ impl TerminalSource {
             cursor,
         );
         let diagnosis = Diagnosis::new(self.dir, self.config.id.as_str());
-        let mut keeper = Keeper::new(self.config, self.pace, board, clock, book, diagnosis);
+        let mut keeper = Keeper::new(
+            self.agent,
+            self.config,
+            self.pace,
+            board,
+            clock,
+            book,
+            diagnosis,
+        );
         let mut backoff = Backoff::default();
         loop {
             let begun = Instant::now();

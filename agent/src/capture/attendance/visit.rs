@@ -10,6 +10,7 @@ use std::pin::pin;
 
 use bytes::Bytes;
 use scc_common::clock::{ClockQuality, SharedClock};
+use scc_common::id::AgentId;
 use scc_common::record::{Cause, DeviceKind, State};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -36,6 +37,7 @@ const REST_FACTOR: u32 = 4;
 
 /// What a source keeps from visit to visit.
 pub struct Keeper<A> {
+    agent: AgentId,
     config: Terminal,
     pace: Pace,
     board: Board,
@@ -77,6 +79,7 @@ enum Read {
 impl<A: Accept> Keeper<A> {
     /// Nothing is known yet.
     pub fn new(
+        agent: AgentId,
         config: Terminal,
         pace: Pace,
         board: Board,
@@ -85,6 +88,7 @@ impl<A: Accept> Keeper<A> {
         diagnosis: Diagnosis,
     ) -> Self {
         Self {
+            agent,
             config,
             pace,
             board,
@@ -180,19 +184,22 @@ impl<A: Accept> Keeper<A> {
     }
 
     /// The serial number is the terminal's identity; a rebranded unit without one is known by its
-    /// network address, and one without either by its place in the register.
+    /// network address, and one without either by its place in the register. The hub keeps punches
+    /// of the whole fleet under this identity, so it must not be the same at two sites: a number
+    /// that a factory left blank or at zero is none.
     async fn identify<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
         session: &mut Session<S>,
     ) -> Result<(), SessionError> {
-        let mut serial = session.option(Opt::SerialNumber).await?;
+        let mut serial = session
+            .option(Opt::SerialNumber)
+            .await?
+            .filter(|n| is_number(n));
         if serial.is_none() {
-            serial = session
-                .option(Opt::Mac)
-                .await?
-                .map(|mac| format!("mac:{mac}"));
+            let mac = session.option(Opt::Mac).await?.filter(|n| is_number(n));
+            serial = mac.map(|mac| format!("mac:{mac}"));
         }
-        let serial = serial.unwrap_or_else(|| format!("device:{}", self.config.id));
+        let serial = serial.unwrap_or_else(|| format!("device:{}/{}", self.agent, self.config.id));
         if serial != self.serial {
             let firmware = session.version().await?;
             let model = session.option(Opt::DeviceName).await?;
@@ -329,6 +336,11 @@ impl<A: Accept> Keeper<A> {
             finding.detail.clone(),
         );
     }
+}
+
+/// Whether this tells one unit from another.
+fn is_number(text: &str) -> bool {
+    text.bytes().any(|b| b.is_ascii_alphanumeric() && b != b'0')
 }
 
 /// What keeps a read from being provably complete.
