@@ -358,7 +358,8 @@ pub struct Punch {
     pub state: u8,
     /// How the person was verified, as sent (zk.md §11h).
     pub verify: u8,
-    /// 0 for the first of several identical records in one log, 1 for the second …
+    /// 0 for the first record of this person and second in the terminal's log, 1 for the next …,
+    /// whatever their state and verify. Always 0 for a live event, which the first record replaces.
     pub ordinal: u16,
     /// The record as the terminal sent it; never contains a biometric template.
     #[serde(with = "serde_bytes")]

@@ -13,6 +13,9 @@ use tempfile::TempDir;
 
 use super::site::{Shelf, Site, SystemClockKnown, terminal};
 
+/// The serial number of a stand-in that is told no other.
+pub(super) const SERIAL: &str = "CGKK223862906";
+
 /// A hub's database, new and empty.
 pub(super) struct Database {
     dir: TempDir,
@@ -131,4 +134,87 @@ async fn two_sites_whose_terminals_have_no_number_keep_their_punches_apart() {
     }
     all.sort();
     assert_eq!(database.punches(), all);
+}
+
+/// Every log of up to three records of one person in one second, each with every event that may have
+/// come before it, with a restart of the agent at every place between the records, and with the
+/// cursor lost in the end: the database has what the terminal has.
+#[tokio::test]
+async fn records_of_one_second_that_differ_in_state_or_verify_all_arrive() {
+    let kinds = [(0, 1), (1, 1), (1, 15)];
+    let mut logs: Vec<Vec<Kind>> = vec![Vec::new()];
+    let mut cases = Vec::new();
+    for _ in 0..3 {
+        logs = logs
+            .iter()
+            .flat_map(|log| kinds.map(|kind| [&log[..], &[kind]].concat()))
+            .collect();
+        for log in &logs {
+            for live in [None, Some(0), Some(1), Some(2)] {
+                for restart in 0..log.len() {
+                    let live = live.map(|n: usize| kinds[n]);
+                    cases.push(one_second(log.clone(), live, restart));
+                }
+            }
+        }
+    }
+    // as many at a time as a small machine runs without a wait coming near its end
+    let mut running = futures::StreamExt::buffer_unordered(futures::stream::iter(cases), 16);
+    while let Some(()) = futures::StreamExt::next(&mut running).await {}
+}
+
+/// State and verify of a record.
+type Kind = (u8, u8);
+
+async fn one_second(log: Vec<Kind>, live: Option<Kind>, restart: usize) {
+    let said = format!("log {log:?}, live {live:?}, restart before record {restart}");
+    let terminal = terminal(Setup {
+        records: 3,
+        ..Setup::default()
+    })
+    .await;
+    let last = terminal.log()[2].clone();
+    let of = |(state, verify): Kind| Punched {
+        user: last.user + 1,
+        local_s: last.local_s,
+        state,
+        verify,
+    };
+    let records: Vec<Punched> = log.into_iter().map(of).collect();
+    let dir = TempDir::new().unwrap();
+    let (clock, shelf) = (SystemClockKnown::shared(), Shelf::default());
+    let start = || Site::start_with(terminal.address(), &dir, 0, &clock, shelf.clone());
+
+    let site = start();
+    site.until_complete(3).await;
+    if let Some(live) = live {
+        site.until("listening", |_| {
+            terminal.heard().iter().any(|(code, _)| *code == 500)
+        })
+        .await;
+        terminal.announce(of(live));
+        site.until("the event", |s| s.shelf.punches().len() == 4)
+            .await;
+    }
+    site.stopped().await;
+    for part in [&records[..restart], &records[restart..]] {
+        terminal.remember(part.to_vec());
+        let site = start();
+        site.until_complete(terminal.log().len()).await;
+        site.stopped().await;
+    }
+    let told = shelf.bodies.lock().unwrap().len();
+    let mut database = Database::new();
+    database.take("rsud", &shelf).await;
+    let wanted = truth(SERIAL, &terminal.log());
+    assert_eq!(database.punches(), wanted, "{said}");
+
+    std::fs::remove_file(dir.path().join("terminals/absensi.seen")).unwrap();
+    let site = start();
+    site.until("all again", |s| s.shelf.bodies.lock().unwrap().len() > told)
+        .await;
+    site.until_complete(terminal.log().len()).await;
+    let mut database = Database::new();
+    database.take("rsud", &site.stopped().await).await;
+    assert_eq!(database.punches(), wanted, "{said}, and the cursor lost");
 }

@@ -1,8 +1,13 @@
 //! Hands punches over to the buffer, each once (zk.md §15).
 //!
-//! The order is always the same: the buffer accepts, then the [`Cursor`] moves. A punch that came
-//! live and stands in the log is one punch: it is not handed over again, and its proof is the
-//! read's count per day.
+//! The order is always the same: the buffer accepts, then the [`Cursor`] moves.
+//!
+//! Invariant: the hub's set of punches becomes the log's. It knows a punch by who, when and ordinal,
+//! so the ordinal of a record is its place among the log's records of that person and second,
+//! whatever their state and verify say: it depends on the log alone, and a record that is handed
+//! over twice has the same one twice. A live event is the hub's first of its second until the log
+//! tells otherwise. If the log's first record says the same, the punch is not handed over again, and
+//! its proof is the read's count per day; if it differs, it is, and takes the event's place there.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -115,6 +120,7 @@ impl<A: Accept> Book<A> {
             return plan;
         };
         let mut newest_day = i64::MIN;
+        let mut ordinals = HashMap::new();
         for raw in pulled.raw() {
             let Some(record) = layout.read(raw, visit.newest) else {
                 plan.set_aside.push(raw);
@@ -130,28 +136,22 @@ impl<A: Accept> Book<A> {
             if day == newest_day {
                 plan.recent.insert(keys.punch);
             }
-            let count = plan.counts.entry(keys.exact).or_default();
-            let ordinal = *count;
-            *count += 1;
-            if ordinal >= self.cursor.seen(keys.exact) {
-                plan.fresh.push((raw, ordinal, keys));
+            let ordinal = next(&mut ordinals, keys.punch);
+            let nth = next(&mut plan.counts, keys.exact);
+            if nth < self.cursor.seen(keys.exact) {
+                continue;
             }
-        }
-        // an event and a record of the same person and second are one punch; the record that agrees
-        // in state and verify has the first claim on the event
-        let mut claimed: HashSet<Key> = HashSet::new();
-        for exact in [true, false] {
-            plan.fresh.retain(|(_, _, keys)| {
-                let claims = self
+            // where records do not tell state and verify, the event knows better
+            let settled = ordinal == 0
+                && self
                     .cursor
                     .live(keys.punch)
-                    .is_some_and(|live| !exact || live == keys.exact)
-                    && claimed.insert(keys.punch);
-                if claims {
-                    plan.confirmed.push(Step::Confirmed(*keys));
-                }
-                !claims
-            });
+                    .is_some_and(|live| live == keys.exact || !layout.tells_state());
+            if settled {
+                plan.confirmed.push(Step::Confirmed(keys));
+            } else {
+                plan.fresh.push((raw, ordinal, keys));
+            }
         }
         plan
     }
@@ -210,7 +210,13 @@ impl<A: Accept> Book<A> {
             .collect();
         let proof = delivery.proof.as_ref().filter(|_| last).cloned();
         self.append(visit, Way::Pull, proof, punches).await?;
-        let steps: Vec<Step> = now.iter().map(|(_, _, k)| Step::Seen(k.exact)).collect();
+        let steps: Vec<Step> = now
+            .iter()
+            .map(|(_, ordinal, keys)| match self.cursor.live(keys.punch) {
+                Some(_) if *ordinal == 0 => Step::Confirmed(*keys),
+                _ => Step::Seen(keys.exact),
+            })
+            .collect();
         self.cursor.advance(&steps).await;
         delivery.at += now.len();
         if last && delivery.proof.take().is_some_and(|proof| proof.complete) {
@@ -282,6 +288,13 @@ impl<A: Accept> Book<A> {
         );
         self.accept.append(&body).await.map(|_| ())
     }
+}
+
+/// Counts one more of these, and says how many there were before.
+fn next(counts: &mut HashMap<Key, u32>, key: Key) -> u32 {
+    let count = counts.entry(key).or_default();
+    *count += 1;
+    *count - 1
 }
 
 /// How many of these records fit in one batch; at least one if there is one.

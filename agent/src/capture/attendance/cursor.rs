@@ -87,7 +87,7 @@ pub enum Step {
     Seen(Key),
     /// A live punch has been accepted.
     Live(Keys),
-    /// The log has shown a punch that had come live.
+    /// The log has shown a punch that had come live; the record's exact identity.
     Confirmed(Keys),
 }
 

@@ -136,6 +136,12 @@ impl Layout {
         matches!(self, Self::EightA | Self::EightB)
     }
 
+    /// Whether records tell state and verify, or only who and when.
+    #[must_use]
+    pub const fn tells_state(self) -> bool {
+        !matches!(self, Self::EightB)
+    }
+
     const fn stride(self) -> usize {
         match self {
             Self::EightA | Self::EightB => 8,
