@@ -3,7 +3,11 @@
 
 use std::future::Future;
 
+use scc_common::checksum::Checksum;
+use scc_common::id::Epoch;
 use scc_common::record::RecordBody;
+use scc_common::stream::Stream;
+use scc_common::wire::GapReason;
 
 use crate::buffer::{Accepted, Buffer, BufferError};
 
@@ -25,6 +29,45 @@ pub trait Accept: Send + Sync + 'static {
     /// # Errors
     /// [`BufferError`] if that cannot be found out.
     fn holds(&self, body: &RecordBody) -> impl Future<Output = Result<bool, BufferError>> + Send;
+}
+
+/// What says whether a buffer still has, or has had delivered, all that it accepted of a stream. As
+/// long as it stays the same, it has; after a change it may have lost something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Life {
+    /// The epoch that new records get: a buffer that was lost or emptied begins another.
+    pub epoch: Epoch,
+    /// Of the numbers whose records the card has damaged.
+    pub damage: Checksum,
+}
+
+/// What a source also needs if its device keeps what it has told and can be asked for it again.
+pub trait Keep: Accept {
+    /// The buffer's life, for this stream. What policy has dropped is no part of it: offering that
+    /// again to a card that has no room for it would only drop the next.
+    ///
+    /// # Errors
+    /// [`BufferError`] while the card fails.
+    fn life(&self, stream: Stream) -> impl Future<Output = Result<Life, BufferError>> + Send;
+}
+
+impl Keep for Buffer {
+    async fn life(&self, stream: Stream) -> Result<Life, BufferError> {
+        let epoch = self.epoch().await?;
+        let lanes = self.offers().await?;
+        let damaged: Vec<u8> = lanes
+            .iter()
+            .filter(|lane| lane.stream == stream)
+            .flat_map(|lane| &lane.gaps)
+            .filter(|gap| gap.reason == GapReason::Damaged)
+            .flat_map(|gap| [gap.epoch.0, gap.range.first, gap.range.last])
+            .flat_map(u64::to_be_bytes)
+            .collect();
+        Ok(Life {
+            epoch,
+            damage: Checksum::of(&damaged),
+        })
+    }
 }
 
 impl Accept for Buffer {

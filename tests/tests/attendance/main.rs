@@ -10,6 +10,7 @@
 mod database;
 mod faults;
 mod live;
+mod lost;
 mod reading;
 mod site;
 

@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use scc_agent::buffer::{Accepted, BufferError};
-use scc_agent::capture::accept::Accept;
+use scc_agent::capture::accept::{Accept, Keep, Life};
 use scc_agent::capture::attendance::{Pace, TerminalSource};
 use scc_agent::capture::board::Board;
 use scc_agent::config;
+use scc_common::checksum::Checksum;
 use scc_common::clock::{Clock, ClockQuality, SharedClock, SystemClock};
 use scc_common::id::{AgentId, DeviceId, Epoch};
 use scc_common::record::{
     Cause, Content, DeviceKind, DeviceState, Punch, PunchBatch, ReadProof, RecordBody,
 };
+use scc_common::stream::Stream;
 use scc_tests::terminal::{Punched, Setup, Terminal};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,15 @@ impl Accept for Shelf {
 
     async fn holds(&self, body: &RecordBody) -> Result<bool, BufferError> {
         Ok(self.bodies.lock().unwrap().contains(&body.encode()))
+    }
+}
+
+impl Keep for Shelf {
+    async fn life(&self, _: Stream) -> Result<Life, BufferError> {
+        Ok(Life {
+            epoch: Epoch(1),
+            damage: Checksum::of(&[]),
+        })
     }
 }
 
@@ -87,6 +98,18 @@ pub(super) struct Site {
 
 pub(super) fn device() -> DeviceId {
     DeviceId::new("absensi").unwrap()
+}
+
+/// Where the terminal is.
+pub(super) fn settings(address: std::net::SocketAddr, comm_key: u32) -> config::Terminal {
+    config::Terminal {
+        id: device(),
+        host: address.ip().to_string(),
+        port: address.port(),
+        comm_key,
+        utc_offset_min: 480,
+        full_read_every_s: 3_600,
+    }
 }
 
 /// The waits of the sheet, shortened so that a test need not last minutes; their order is kept.
@@ -139,14 +162,7 @@ impl Site {
         clock: &SharedClock,
         shelf: Shelf,
     ) -> Self {
-        let terminal = config::Terminal {
-            id: device(),
-            host: address.ip().to_string(),
-            port: address.port(),
-            comm_key,
-            utc_offset_min: 480,
-            full_read_every_s: 3_600,
-        };
+        let terminal = settings(address, comm_key);
         let (board, _) = Board::new(clock.clone());
         board.declare(&device(), DeviceKind::Terminal);
         let stop = CancellationToken::new();

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use scc_common::clock::SharedClock;
 use scc_common::id::DeviceId;
 use scc_common::record::{Content, Punch, PunchBatch, ReadProof, RecordBody, Way};
+use scc_common::stream::Stream;
 
 use super::cursor::{Cursor, Key, Keys, Step};
 use super::event;
@@ -22,7 +23,7 @@ use super::pull::Pulled;
 use super::time::{DAY_S, LocalS, day_name};
 use super::users::Users;
 use crate::buffer::BufferError;
-use crate::capture::accept::Accept;
+use crate::capture::accept::Keep;
 
 /// Most punches of one batch.
 const BATCH_PUNCHES: usize = 200;
@@ -84,7 +85,7 @@ pub struct Book<A> {
     recent: HashSet<Key>,
 }
 
-impl<A: Accept> Book<A> {
+impl<A: Keep> Book<A> {
     /// A book over an opened cursor.
     pub fn new(
         accept: A,
@@ -103,6 +104,17 @@ impl<A: Accept> Book<A> {
             users: Users::new(),
             recent: HashSet::new(),
         }
+    }
+
+    /// Makes sure that what the cursor calls accepted is what the buffer has or has delivered; to be
+    /// called before each [`Self::plan`].
+    ///
+    /// # Errors
+    /// What the buffer said; then nothing may be planned.
+    pub async fn settle(&mut self) -> Result<(), BufferError> {
+        let life = self.accept.life(Stream::Attendance).await?;
+        self.cursor.belong(life).await;
+        Ok(())
     }
 
     /// Which records of this log are new. Memory: the log's length and about 100 bytes a record.

@@ -9,9 +9,13 @@
 //! hands a punch over again, with the same identity, and the hub stores it once; no order of crashes
 //! leaves one out.
 //!
+//! The entries hold for one [`Life`] of the buffer. If the buffer has lost what it had accepted, the
+//! terminal still has it: a cursor of another life is forgotten and the whole log handed over again.
+//!
 //! On disk: a journal, appended and synced per batch, so that one punch costs tens of bytes of card
 //! wear and not a rewrite. `SCCSEEN1`, then entries of [`ENTRY`] bytes: kind, key (16), second
-//! (16), CRC-32 of the 33 before it. What follows the first damaged entry is cut off at opening;
+//! (16), CRC-32 of the 33 before it. The life is an entry too, the first; a journal without one
+//! was written before there were any, and is of no life that can be proven. What follows the first damaged entry is cut off at opening;
 //! at worst its punches are handed over again. Identities are hashed, so the file names nobody.
 
 use std::collections::HashMap;
@@ -21,7 +25,11 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use scc_common::checksum::Checksum;
+use scc_common::id::Epoch;
+
 use super::layout::{Record, Who};
+use crate::capture::accept::Life;
 
 const MAGIC: &[u8; 8] = b"SCCSEEN1";
 /// Bytes of an entry.
@@ -29,6 +37,7 @@ pub const ENTRY: usize = 37;
 const SEEN: u8 = 1;
 const LIVE: u8 = 2;
 const CONFIRMED: u8 = 3;
+const LIFE: u8 = 4;
 
 /// A hashed identity. 128 bits: among 100,000 records no two will meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,6 +98,8 @@ pub enum Step {
     Live(Keys),
     /// The log has shown a punch that had come live; the record's exact identity.
     Confirmed(Keys),
+    /// What stands here was accepted in this life of the buffer.
+    Life(Life),
 }
 
 impl Step {
@@ -97,6 +108,11 @@ impl Step {
             Self::Seen(key) => (SEEN, key, Key([0; 16])),
             Self::Live(keys) => (LIVE, keys.punch, keys.exact),
             Self::Confirmed(keys) => (CONFIRMED, keys.punch, keys.exact),
+            Self::Life(life) => {
+                let mut epoch = [0; 16];
+                epoch[..8].copy_from_slice(&life.epoch.0.to_le_bytes());
+                (LIFE, Key(epoch), Key(life.damage.0))
+            }
         };
         let mut entry = [0; ENTRY];
         entry[0] = kind;
@@ -121,6 +137,10 @@ impl Step {
             SEEN => Some(Self::Seen(keys.punch)),
             LIVE => Some(Self::Live(keys)),
             CONFIRMED => Some(Self::Confirmed(keys)),
+            LIFE => Some(Self::Life(Life {
+                epoch: Epoch(u64::from_le_bytes(*keys.punch.0.first_chunk()?)),
+                damage: Checksum(keys.exact.0),
+            })),
             _ => None,
         }
     }
@@ -135,6 +155,7 @@ pub struct Cursor {
     len: u64,
     /// Entries that the disk has refused so far.
     pending: Vec<u8>,
+    life: Option<Life>,
     seen: HashMap<Key, u32>,
     /// Punch → the exact identity under which it came live.
     live: HashMap<Key, Key>,
@@ -162,6 +183,7 @@ impl Cursor {
             file: Arc::new(file),
             len: 0,
             pending: Vec::new(),
+            life: None,
             seen: HashMap::new(),
             live: HashMap::new(),
         };
@@ -210,7 +232,24 @@ impl Cursor {
                 self.live.remove(&keys.punch);
                 *self.seen.entry(keys.exact).or_default() += 1;
             }
+            Step::Life(life) => self.life = Some(life),
         }
+    }
+
+    /// Makes the cursor one of this life of the buffer. If it is of another, or of none that is
+    /// known, it forgets everything, so that whatever the log holds is handed over again.
+    pub async fn belong(&mut self, life: Life) {
+        if self.life == Some(life) {
+            return;
+        }
+        if !self.seen.is_empty() || !self.live.is_empty() {
+            tracing::warn!(file = %self.path.display(), epoch = %life.epoch, "the buffer may have lost punches; the terminal's log is handed over again");
+        }
+        self.seen.clear();
+        self.live.clear();
+        self.life = Some(life);
+        // a journal that cannot be replaced stays one of the other life: the next start forgets it
+        self.rewrite().await;
     }
 
     /// Moves on, after the buffer has accepted. If the disk refuses, the cursor still moves in
@@ -253,25 +292,32 @@ impl Cursor {
         if gone <= 1_000.max(self.seen.len() / 2) {
             return;
         }
-        let mut bytes = MAGIC.to_vec();
-        let kept: HashMap<Key, u32> = self
-            .seen
-            .iter()
-            .filter(|(key, _)| log.contains_key(key))
-            .map(|(key, n)| (*key, *n))
-            .collect();
-        for (key, n) in &kept {
-            for _ in 0..*n {
-                bytes.extend_from_slice(&Step::Seen(*key).entry());
-            }
-        }
-        for (punch, exact) in &self.live {
+        self.seen.retain(|key, _| log.contains_key(key));
+        self.rewrite().await;
+    }
+
+    /// Writes the journal anew with what is in memory. If the disk refuses, the old one stands, and
+    /// what waits to be added to it still waits.
+    async fn rewrite(&mut self) {
+        let seen = self.seen.iter().flat_map(|(key, n)| {
+            let times = usize::try_from(*n).unwrap_or(usize::MAX);
+            std::iter::repeat_n(Step::Seen(*key), times)
+        });
+        let live = self.live.iter().map(|(punch, exact)| {
             let keys = Keys {
                 exact: *exact,
                 punch: *punch,
             };
-            bytes.extend_from_slice(&Step::Live(keys).entry());
-        }
+            Step::Live(keys)
+        });
+        let steps = self
+            .life
+            .map(Step::Life)
+            .into_iter()
+            .chain(seen)
+            .chain(live);
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(steps.flat_map(Step::entry));
         let path = self.path.clone();
         let len = u64::try_from(bytes.len()).unwrap_or(0);
         match tokio::task::spawn_blocking(move || replace(&path, &bytes)).await {
@@ -279,10 +325,9 @@ impl Cursor {
                 self.file = Arc::new(file);
                 self.len = len;
                 self.pending.clear();
-                self.seen = kept;
             }
             Ok(Err(error)) => {
-                tracing::warn!(file = %self.path.display(), %error, "the cursor could not be compacted");
+                tracing::warn!(file = %self.path.display(), %error, "the cursor could not be written anew");
             }
             Err(stopped) => tracing::error!(%stopped, "the cursor's writer ended"),
         }
@@ -364,6 +409,45 @@ mod tests {
         }
     }
 
+    fn life(epoch: u64, damaged: &[u8]) -> Life {
+        Life {
+            epoch: Epoch(epoch),
+            damage: Checksum::of(damaged),
+        }
+    }
+
+    #[tokio::test]
+    async fn another_life_of_the_buffer_forgets_all_and_the_same_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (logged, live) = (keys("1", 0), keys("2", 0));
+        let steps = [Step::Seen(logged.exact), Step::Live(live)];
+        let open = || Cursor::open(dir.path(), "t").unwrap();
+        // as journals were written before: readable, and of no known life
+        open().advance(&steps).await;
+        let old = open();
+        assert_eq!((old.seen(logged.exact), old.life), (1, None));
+        assert!(old.live(live.punch).is_some());
+        drop(old);
+        for (new, told) in [
+            (true, life(1, b"")),
+            (false, life(1, b"")),
+            (true, life(1, b"gap")),
+            (true, life(2, b"gap")),
+            (false, life(2, b"gap")),
+        ] {
+            let mut cursor = open();
+            cursor.belong(told).await;
+            let kept = (cursor.seen(logged.exact), cursor.live(live.punch).is_some());
+            assert_eq!(kept, if new { (0, false) } else { (1, true) }, "{told:?}");
+            // durable before anything else is: a crash here must not bring the old entries back
+            assert_eq!(open().seen(logged.exact), kept.0, "{told:?}");
+            if new {
+                cursor.advance(&steps).await;
+            }
+        }
+        assert_eq!(open().life, Some(life(2, b"gap")));
+    }
+
     #[tokio::test]
     async fn a_flipped_bit_never_makes_an_unseen_punch_seen() {
         let dir = tempfile::tempdir().unwrap();
@@ -388,6 +472,7 @@ mod tests {
     async fn a_live_punch_is_settled_by_the_log_and_a_cleared_log_is_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let mut cursor = Cursor::open(dir.path(), "t").unwrap();
+        cursor.belong(life(1, b"")).await;
         let live = keys("9", 255);
         cursor.advance(&[Step::Live(live)]).await;
         let logged = keys("9", 0);
@@ -406,8 +491,9 @@ mod tests {
         cursor.retain(&HashMap::from([(logged.exact, 1)])).await;
         drop(cursor);
         let size = std::fs::metadata(dir.path().join("t.seen")).unwrap().len();
-        assert_eq!(usize::try_from(size), Ok(MAGIC.len() + 2 * ENTRY));
+        assert_eq!(usize::try_from(size), Ok(MAGIC.len() + 3 * ENTRY));
         let mut cursor = Cursor::open(dir.path(), "t").unwrap();
+        assert_eq!(cursor.life, Some(life(1, b"")));
         assert_eq!(cursor.seen(logged.exact), 1);
         assert!(cursor.live(waiting.punch).is_some());
         cursor.advance(&[Step::Seen(logged.exact)]).await;

@@ -18,7 +18,7 @@ use super::diagnosis::Diagnosis;
 use super::fault::{Backoff, Finding, VisitError};
 use super::pace::Pace;
 use super::visit::Keeper;
-use crate::capture::accept::Accept;
+use crate::capture::accept::Keep;
 use crate::capture::board::Board;
 use crate::capture::{Context, Source};
 use crate::config::Terminal;
@@ -56,7 +56,7 @@ impl TerminalSource {
     }
 
     /// Runs until `stop`, handing over to `accept`.
-    pub async fn run_with<A: Accept>(
+    pub async fn run_with<A: Keep>(
         self,
         accept: A,
         board: Board,

@@ -26,7 +26,7 @@ use super::pull::{PullError, Pulled, pull};
 use super::session::{EVENT_QUEUE, Session, SessionError};
 use super::time::{DAY_S, LocalS, decode, local_s, wall_ms};
 use crate::buffer::BufferError;
-use crate::capture::accept::Accept;
+use crate::capture::accept::Keep;
 use crate::capture::board::Board;
 use crate::config::Terminal;
 
@@ -76,7 +76,7 @@ enum Read {
     Again(Duration),
 }
 
-impl<A: Accept> Keeper<A> {
+impl<A: Keep> Keeper<A> {
     /// Nothing is known yet.
     pub fn new(
         agent: AgentId,
@@ -267,6 +267,10 @@ impl<A: Accept> Keeper<A> {
                 return Ok(Read::Again(self.pace.reread));
             }
         };
+        if let Err(error) = self.book.settle().await {
+            self.refused(&error);
+            return Ok(Read::Again(self.pace.refused));
+        }
         let plan = self.book.plan(&facts, &pulled);
         self.diagnosis.set_aside(&plan.set_aside).await;
         let mut delivery = self.book.begin(&pulled, plan).await;
