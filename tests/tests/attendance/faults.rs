@@ -157,4 +157,8 @@ async fn a_wrong_key_is_not_hammered() {
         1001,
         "even a refused guest leaves properly"
     );
+    // the right key, after a restart, is tried at once: nothing remembers the wrong one
+    let site = Site::start(terminal.address(), &dir, 5);
+    site.until_complete(214).await;
+    site.stopped().await;
 }

@@ -128,7 +128,8 @@ pub(super) fn quick() -> Pace {
         retry_min: ms(50),
         retry_max: ms(200),
         retry_busy: ms(200),
-        retry_hopeless: ms(300),
+        hopeless_min: ms(300),
+        hopeless_max: ms(600),
         ..Pace::default()
     }
 }

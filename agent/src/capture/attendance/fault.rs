@@ -63,31 +63,38 @@ impl VisitError {
 }
 
 /// The wait before the next visit: exponential with jitter, and forgetting earlier failures only
-/// after a stable while. A plain fault never costs more than [`Pace::retry_max`] once it is over.
+/// after a stable while. A plain fault never costs more than [`Pace::retry_max`] once it is over. A
+/// refused key is not hammered (zk.md §5): each try may take the only session from a program that has
+/// the right one. The count lives as long as the source, so a corrected configuration is tried at once.
 #[derive(Debug, Default)]
 pub struct Backoff {
-    failures: u32,
+    plain: u32,
+    hopeless: u32,
 }
 
 impl Backoff {
     /// The last visit was long and good.
     pub fn reset(&mut self) {
-        self.failures = 0;
+        *self = Self::default();
     }
 
     /// The wait after this failure.
     pub fn after(&mut self, cause: Cause, pace: &Pace) -> Duration {
         let longest = match cause {
-            Cause::KeyRefused | Cause::Encrypted => pace.retry_hopeless,
-            Cause::Busy => pace.retry_busy,
-            _ => {
-                let doubled = pace.retry_min * 2u32.saturating_pow(self.failures.min(16));
-                doubled.min(pace.retry_max)
+            Cause::KeyRefused | Cause::Encrypted => {
+                doubled(&mut self.hopeless, pace.hopeless_min, pace.hopeless_max)
             }
+            Cause::Busy => pace.retry_busy,
+            _ => doubled(&mut self.plain, pace.retry_min, pace.retry_max),
         };
-        self.failures = self.failures.saturating_add(1);
         longest.mul_f64(rand::rng().random_range(0.5..1.0))
     }
+}
+
+fn doubled(failures: &mut u32, least: Duration, most: Duration) -> Duration {
+    let wait = least.saturating_mul(2u32.saturating_pow(*failures));
+    *failures = failures.saturating_add(1);
+    wait.min(most)
 }
 
 #[cfg(test)]
@@ -107,9 +114,22 @@ mod tests {
         }
         // a terminal that comes back while a connect hangs is met by the SYN at 3 s of the next
         assert!(pace.connect - Duration::from_secs(3) + pace.retry_max < Duration::from_secs(5));
-        for _ in 0..100 {
+        let mut told = Duration::ZERO;
+        for n in 0..100u32 {
+            let least = Duration::from_secs(60 * 2u64.pow(n.min(5)));
             let wait = backoff.after(Cause::KeyRefused, &pace);
-            assert!((10..=25).contains(&wait.as_secs()), "{wait:?}");
+            assert!(
+                wait >= least.min(Duration::from_secs(15 * 60)) && wait <= pace.hopeless_max,
+                "{n}: {wait:?}"
+            );
+            told += wait;
+            // the link failing in between is no reason to try the key sooner
+            backoff.after(Cause::Offline, &pace);
         }
+        assert!(told > Duration::from_secs(24 * 3_600), "{told:?}");
+        // and what was told of the key does not slow a plain fault down
+        assert!(backoff.after(Cause::Offline, &pace) <= pace.retry_max);
+        backoff.reset();
+        assert!(backoff.after(Cause::KeyRefused, &pace) <= pace.hopeless_min);
     }
 }

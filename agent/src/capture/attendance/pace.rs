@@ -35,8 +35,11 @@ pub struct Pace {
     pub retry_max: Duration,
     /// Before a reconnect when another program holds the session.
     pub retry_busy: Duration,
-    /// Before a reconnect when the key or the dialect is wrong: trying faster helps nobody.
-    pub retry_hopeless: Duration,
+    /// Before the first reconnect when the key or the dialect is wrong: only a person can mend that.
+    /// Doubles up to `hopeless_max`. A new configuration is a new start and does not wait.
+    pub hopeless_min: Duration,
+    /// Longest wait before such a reconnect.
+    pub hopeless_max: Duration,
 }
 
 impl Default for Pace {
@@ -57,7 +60,8 @@ impl Default for Pace {
             retry_min: Duration::from_millis(500),
             retry_max: Duration::from_millis(2_500),
             retry_busy: Duration::from_secs(5),
-            retry_hopeless: Duration::from_secs(20),
+            hopeless_min: Duration::from_secs(2 * 60),
+            hopeless_max: Duration::from_secs(30 * 60),
         }
     }
 }
