@@ -91,6 +91,8 @@ pub struct Faults {
     pub refuse_key: bool,
     /// Refuses the buffered read.
     pub refuse_buffered: bool,
+    /// Has the user table of firmware before 5.04.
+    pub old_users: bool,
     /// Announces no punches.
     pub mute: bool,
     /// Ends every slice half-way.

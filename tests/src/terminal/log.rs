@@ -20,6 +20,9 @@ pub enum Layout {
     /// 16 bytes.
     #[value(name = "16")]
     Sixteen,
+    /// 16 bytes, verify before state.
+    #[value(name = "16s")]
+    SixteenSwapped,
     /// 40 bytes.
     #[value(name = "40")]
     Forty,
@@ -39,10 +42,11 @@ pub enum Layout {
 
 impl Layout {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::EightA,
         Self::EightB,
         Self::Sixteen,
+        Self::SixteenSwapped,
         Self::Forty,
         Self::FortyMarked,
         Self::FortyNine,
@@ -80,7 +84,7 @@ impl Punched {
         let n = |v: i8| u8::try_from(v).expect("calendar fields are positive");
         let mut data = match layout {
             Layout::EightA | Layout::EightB => uid(self.user).to_le_bytes().to_vec(),
-            Layout::Sixteen => self.user.to_le_bytes().to_vec(),
+            Layout::Sixteen | Layout::SixteenSwapped => self.user.to_le_bytes().to_vec(),
             _ => padded(&self.user.to_string(), 24),
         };
         data.extend([self.verify, self.state]);
@@ -105,6 +109,13 @@ impl Punched {
                 &self.user.to_le_bytes()[..],
                 &time,
                 &[self.state, self.verify],
+                &[0; 6],
+            ]
+            .concat(),
+            Layout::SixteenSwapped => [
+                &self.user.to_le_bytes()[..],
+                &time,
+                &[self.verify, self.state],
                 &[0; 6],
             ]
             .concat(),
@@ -150,8 +161,8 @@ pub(super) fn table(punches: &[Punched], layout: Layout) -> Vec<u8> {
     with_length(records)
 }
 
-/// The user table of an old terminal (28 bytes a user), with what must never leave the site.
-pub(super) fn users(punches: &[Punched]) -> Vec<u8> {
+/// The user table of an old terminal, 28 bytes a user or, before firmware 5.04, 16, with what must never leave the site.
+pub(super) fn users(punches: &[Punched], before_5_04: bool) -> Vec<u8> {
     let known: std::collections::BTreeSet<u32> = punches.iter().map(|p| p.user).collect();
     let mut records = Vec::new();
     for user in known {
@@ -159,8 +170,10 @@ pub(super) fn users(punches: &[Punched]) -> Vec<u8> {
         records.push(0);
         records.extend(SECRET_PASSWORD);
         records.extend(padded("", 8));
-        records.extend([0; 8]);
-        records.extend(user.to_le_bytes());
+        if !before_5_04 {
+            records.extend([0; 8]);
+            records.extend(user.to_le_bytes());
+        }
     }
     with_length(records)
 }

@@ -223,7 +223,7 @@ impl Connection {
     fn table_of(&self, command: u16) -> Vec<u8> {
         let punches = self.shared.punches();
         match command {
-            9 => users(&punches),
+            9 => users(&punches, self.faults().old_users),
             _ => table(&punches, self.shared.setup.layout),
         }
     }

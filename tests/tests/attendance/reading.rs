@@ -79,7 +79,7 @@ async fn an_old_firmware_without_the_buffered_read_is_read_directly() {
         ..Setup::default()
     })
     .await;
-    terminal.faults(|f| f.refuse_buffered = true);
+    terminal.faults(|f| (f.refuse_buffered, f.old_users) = (true, true));
     let dir = TempDir::new().unwrap();
     let site = Site::start(terminal.address(), &dir, 0);
     site.until_complete(214).await;

@@ -25,8 +25,10 @@ pub enum Layout {
     EightA,
     /// 8 bytes: internal number, two flags of unsure meaning, time.
     EightB,
-    /// 16 bytes, numeric user id.
+    /// 16 bytes, numeric user id, state before verify.
     Sixteen,
+    /// The same with verify before state.
+    SixteenSwapped,
     /// 40 bytes, text user id; wider ones carry these 40 bytes and something more.
     Forty {
         /// Bytes before the first record.
@@ -126,6 +128,7 @@ impl Layout {
             Self::EightA => "8a".into(),
             Self::EightB => "8b".into(),
             Self::Sixteen => "16".into(),
+            Self::SixteenSwapped => "16s".into(),
             Self::Forty { stride, .. } => stride.to_string(),
         }
     }
@@ -145,7 +148,7 @@ impl Layout {
     const fn stride(self) -> usize {
         match self {
             Self::EightA | Self::EightB => 8,
-            Self::Sixteen => 16,
+            Self::Sixteen | Self::SixteenSwapped => 16,
             Self::Forty { stride, .. } => stride,
         }
     }
@@ -194,6 +197,12 @@ impl Layout {
                 state: byte(8)?,
                 verify: byte(9)?,
             },
+            Self::SixteenSwapped => Record {
+                who: Who::User(u32_at(raw, 0)?.to_string().into()),
+                local_s: decode(u32_at(raw, 4)?)?,
+                verify: byte(8)?,
+                state: byte(9)?,
+            },
             Self::Forty { at, .. } => {
                 let raw = raw.get(at..)?;
                 Record {
@@ -221,7 +230,9 @@ impl Layout {
                 tidy += usize::from(self.is_tidy(raw));
             }
         }
-        (good > 0 && good * 100 >= total * PLAUSIBLE_PERCENT).then(|| Rank {
+        // two small numbers in the other order ask for little, so here the rest must fit as well
+        let strange = self == Self::SixteenSwapped && tidy < good;
+        (good > 0 && !strange && good * 100 >= total * PLAUSIBLE_PERCENT).then(|| Rank {
             counted,
             good: good * 1_000 / total,
             tidy: tidy * 1_000 / total,
@@ -232,7 +243,7 @@ impl Layout {
         match self {
             Self::EightA | Self::EightB => true,
             // reserved, and a work code of at most eight digits
-            Self::Sixteen => {
+            Self::Sixteen | Self::SixteenSwapped => {
                 u16_at(raw, 10) == Some(0) && u32_at(raw, 12).is_some_and(|code| code < 100_000_000)
             }
             Self::Forty { at, .. } => raw
@@ -273,7 +284,9 @@ pub fn recognise(
     let mut usual = vec![
         Layout::EightA,
         Layout::EightB,
+        // first of the two: where both fit alike, the sheet's order stands
         Layout::Sixteen,
+        Layout::SixteenSwapped,
         Layout::FORTY,
     ];
     if log.starts_with(&MARKER) {
@@ -430,6 +443,9 @@ mod tests {
             Layout::EightA => [&u[..], &[verify], &t, &[state]].concat(),
             Layout::EightB => [&u[..], &[verify, state], &t].concat(),
             Layout::Sixteen => [&u[..], &[0, 0], &t, &[state, verify, 0, 0, 0, 0, 0, 0]].concat(),
+            Layout::SixteenSwapped => {
+                [&u[..], &[0, 0], &t, &[verify, state, 0, 0, 0, 0, 0, 0]].concat()
+            }
             Layout::Forty { stride, at, .. } => {
                 let mut r = vec![0; stride];
                 if stride == 49 {
@@ -444,7 +460,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_plausible_log_is_read_in_the_layout_it_was_written_in(
-            which in 0usize..6,
+            which in 0usize..7,
             punches in proptest::collection::vec(
                 // 2012 to 2026, as working logs are
                 (1u16.., 385_689_600u32..864_000_000, prop_oneof![Just(1u8), Just(4), Just(15)], 0u8..6), 1..60),
@@ -453,19 +469,28 @@ mod tests {
             let layout = [
                 Layout::EightA, Layout::EightB, Layout::Sixteen, Layout::FORTY,
                 Layout::Forty { skip: 0, stride: 49, at: 9 }, Layout::Forty { skip: 0, stride: 49, at: 0 },
+                Layout::SixteenSwapped,
             ][which];
             let punches: Vec<_> = punches.into_iter().filter(|p| decode(p.1).is_some()).collect();
             prop_assume!(!punches.is_empty());
             let log: Vec<u8> = punches.iter().flat_map(|&(u, t, v, s)| build(layout, u, t, v, s)).collect();
             let count = counted.then(|| u32::try_from(punches.len()).unwrap());
             let found = recognise(&log, [count; 2], NEWEST).unwrap();
-            // one record behind one marker is the same bytes either way
-            if which != 4 || punches.len() > 1 {
+            // one record behind one marker is the same bytes either way, and only what is no state
+            // tells that state and verify are swapped
+            let told = match layout {
+                Layout::SixteenSwapped => punches.iter().any(|p| p.2 > 5),
+                _ => which != 4 || punches.len() > 1,
+            };
+            if told {
                 prop_assert_eq!(found.name(), layout.name());
             }
             let records: Vec<_> = found.split(&log).map(|raw| found.read(raw, NEWEST).unwrap()).collect();
             prop_assert_eq!(records.len(), punches.len());
-            for (record, (uid, time, _, _)) in records.iter().zip(&punches) {
+            for (record, (uid, time, verify, state)) in records.iter().zip(&punches) {
+                if told && layout.tells_state() {
+                    prop_assert_eq!((record.verify, record.state), (*verify, *state));
+                }
                 prop_assert_eq!(Some(record.local_s), decode(*time));
                 let who = if layout.needs_users() { Who::Uid(*uid) } else { Who::User(uid.to_string().into()) };
                 prop_assert_eq!(&record.who, &who);

@@ -5,15 +5,18 @@
 //! parser copies internal number and user id and nothing else, and the bytes it was given are not
 //! kept by its caller.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::frame::{text, u16_at, u32_at};
 
 /// Internal number → user id.
 pub type Users = HashMap<u16, String>;
 
+/// Lengths of a user record, the likeliest first; 16 is of firmware before 5.04.
+const STRIDES: [usize; 3] = [72, 28, 16];
+
 /// Reads the records of the user table. `count` is the terminal's own number of users, which tells
-/// the two strides apart where both divide the length. `None` if the table has neither stride.
+/// the strides apart where several divide the length. `None` if the table has none of them.
 #[must_use]
 pub fn parse(records: &[u8], count: Option<u32>) -> Option<Users> {
     if records.is_empty() {
@@ -22,24 +25,36 @@ pub fn parse(records: &[u8], count: Option<u32>) -> Option<Users> {
     let counted = count
         .and_then(|n| usize::try_from(n).ok())
         .filter(|n| *n > 0 && records.len().is_multiple_of(*n))
-        .map(|n| records.len() / n);
+        .map(|n| records.len() / n)
+        .filter(|stride| STRIDES.contains(stride));
     let stride = match counted {
-        Some(stride @ (28 | 72)) => stride,
-        // no counter, or the table changed since: the stride under which every user has an id
-        _ => [72, 28].into_iter().find(|stride| {
-            records.len().is_multiple_of(*stride)
-                && records.chunks_exact(*stride).all(|r| user(r).is_some())
-        })?,
+        Some(stride) => stride,
+        // no counter, or the table changed since: the stride under which all are plausible users
+        None => STRIDES
+            .into_iter()
+            .find(|stride| plausible(records, *stride))?,
     };
     Some(records.chunks_exact(stride).filter_map(user).collect())
 }
 
+/// Whether these can be users of this length: each with a number of his own, a known kind of
+/// privilege and an id.
+fn plausible(records: &[u8], stride: usize) -> bool {
+    let mut known = HashSet::new();
+    records.len().is_multiple_of(stride)
+        && records.chunks_exact(stride).all(|record| {
+            let privileged = record.get(2).is_some_and(|bits| *bits < 16);
+            user(record).is_some_and(|(uid, _)| privileged && uid != 0 && known.insert(uid))
+        })
+}
+
 fn user(record: &[u8]) -> Option<(u16, String)> {
     let uid = u16_at(record, 0)?;
-    let id = if record.len() == 72 {
-        text(record.get(48..72)?)
-    } else {
-        u32_at(record, 24)?.to_string()
+    let id = match record.len() {
+        72 => text(record.get(48..72)?),
+        28 => u32_at(record, 24)?.to_string(),
+        // the number that people type is the internal one
+        _ => uid.to_string(),
     };
     (!id.is_empty() && id.bytes().all(|b| b.is_ascii_graphic() || b == b' ')).then_some((uid, id))
 }
@@ -78,10 +93,34 @@ mod tests {
         }
         let users = parse(&narrow, Some(18)).unwrap();
         assert_eq!((users.len(), users[&18].as_str()), (18, "118"));
-        let wide: Vec<u8> = (1..=7).flat_map(|uid| wide(uid, "77")).collect();
-        assert_eq!(parse(&wide, Some(7)).unwrap().len(), 7);
-        assert_eq!(parse(&wide, None).unwrap().len(), 7);
-        assert_eq!(parse(&wide[..71], Some(1)), None);
+        let seven: Vec<u8> = (1..=7).flat_map(|uid| wide(uid, "77")).collect();
+        assert_eq!(parse(&seven, Some(7)).unwrap().len(), 7);
+        assert_eq!(parse(&seven, None).unwrap().len(), 7);
+        assert_eq!(parse(&wide(14, "7")[..71], Some(1)), None);
+    }
+
+    #[test]
+    fn users_of_old_firmware_are_known_by_their_number_with_and_without_a_counter() {
+        let old = |n: u16| {
+            let mut table = Vec::new();
+            for uid in 1..=n {
+                let mut r = [0; 16];
+                r[..2].copy_from_slice(&(uid * 7).to_le_bytes());
+                r[3..8].copy_from_slice(b"R4hs!");
+                r[8..11].copy_from_slice(b"Ani");
+                table.extend(r);
+            }
+            table
+        };
+        // 63 users are 36 of 28 bytes and 14 of 72 as well
+        for n in [1, 7, 9, 63] {
+            let wanted: Users = (1..=n)
+                .map(|uid| (uid * 7, (uid * 7).to_string()))
+                .collect();
+            let counted = parse(&old(n), Some(u32::from(n)));
+            assert_eq!(counted.as_ref(), Some(&wanted), "{n}");
+            assert_eq!(parse(&old(n), None), Some(wanted), "{n}, no counter");
+        }
     }
 
     proptest! {
