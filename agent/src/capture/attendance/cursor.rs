@@ -103,7 +103,9 @@ pub enum Step {
 }
 
 impl Step {
-    fn entry(self) -> [u8; ENTRY] {
+    /// The bytes of its entry.
+    #[must_use]
+    pub fn entry(self) -> [u8; ENTRY] {
         let (kind, first, second) = match self {
             Self::Seen(key) => (SEEN, key, Key([0; 16])),
             Self::Live(keys) => (LIVE, keys.punch, keys.exact),
@@ -144,6 +146,13 @@ impl Step {
             _ => None,
         }
     }
+}
+
+/// The entries of a journal up to the first damaged one; none if it is no journal.
+#[must_use]
+pub fn journal(bytes: &[u8]) -> Option<impl Iterator<Item = Step>> {
+    let (whole, _) = bytes.strip_prefix(MAGIC)?.as_chunks::<ENTRY>();
+    Some(whole.iter().map_while(Step::read))
 }
 
 /// The cursor of one terminal.
@@ -187,10 +196,9 @@ impl Cursor {
             seen: HashMap::new(),
             live: HashMap::new(),
         };
-        if let Some(entries) = bytes.strip_prefix(MAGIC) {
+        if let Some(steps) = journal(&bytes) {
             cursor.len = u64::try_from(MAGIC.len()).unwrap_or(0);
-            let (whole, _) = entries.as_chunks::<ENTRY>();
-            for step in whole.iter().map_while(Step::read) {
+            for step in steps {
                 cursor.take(step);
                 cursor.len += u64::try_from(ENTRY).unwrap_or(0);
             }
@@ -355,6 +363,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn keys(user: &str, state: u8) -> Keys {
         let record = Record {
@@ -380,6 +389,36 @@ mod tests {
             verify: 1,
         };
         assert_ne!(Keys::of("CGKK223862906", &uid), one);
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_journal_says_is_what_was_written_whatever_follows(
+            steps in proptest::collection::vec((0u8..4, any::<[u8; 16]>(), any::<[u8; 16]>()), 0..20),
+            rest in proptest::collection::vec(any::<u8>(), 0..ENTRY),
+        ) {
+            let steps: Vec<Step> = steps
+                .into_iter()
+                .map(|(kind, a, b)| match kind {
+                    0 => Step::Seen(Key(a)),
+                    1 => Step::Live(Keys { punch: Key(a), exact: Key(b) }),
+                    2 => Step::Confirmed(Keys { punch: Key(a), exact: Key(b) }),
+                    _ => Step::Life(life(u64::from_le_bytes(*a.first_chunk().unwrap()), &b)),
+                })
+                .collect();
+            let entries = steps.iter().flat_map(|step| step.entry());
+            let bytes: Vec<u8> = MAGIC.iter().copied().chain(entries).chain(rest).collect();
+            prop_assert_eq!(journal(&bytes).unwrap().collect::<Vec<_>>(), steps);
+        }
+
+        #[test]
+        fn foreign_bytes_are_no_entry_and_never_panic(
+            bytes in proptest::collection::vec(any::<u8>(), 0..400),
+            marked: bool,
+        ) {
+            let bytes = if marked { [&MAGIC[..], &bytes].concat() } else { bytes };
+            prop_assert_eq!(journal(&bytes).map_or(0, Iterator::count), 0);
+        }
     }
 
     #[tokio::test]

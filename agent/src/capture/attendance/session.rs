@@ -505,6 +505,7 @@ fn believable(bytes: u32) -> Result<(), SessionError> {
 mod tests {
     use super::*;
     use crate::capture::attendance::frame::{MAGIC, checksum};
+    use proptest::prelude::*;
     use tokio::io::DuplexStream;
 
     fn packet(code: u16, session: u16, reply: u16, data: &[u8]) -> Vec<u8> {
@@ -621,5 +622,63 @@ mod tests {
             None,
             "a negative count is none"
         );
+    }
+
+    /// Answers to the first requests as (reply id, code, data): mostly codes that mean something.
+    fn answers() -> impl Strategy<Value = Vec<(u16, u16, Vec<u8>)>> {
+        let code = prop_oneof![
+            4 => Just(reply::DATA),
+            4 => Just(reply::PREPARE),
+            4 => Just(reply::OK),
+            1 => Just(reply::EVENT),
+            1 => any::<u16>(),
+        ];
+        let small = (0u32..64, proptest::collection::vec(any::<u8>(), 0..12))
+            .prop_map(|(n, rest)| [&n.to_le_bytes()[..], &rest].concat());
+        let large = (0u32..64).prop_map(|n| [&[0][..], &n.to_le_bytes(), &[0; 8]].concat());
+        let data = prop_oneof![small, large, proptest::collection::vec(any::<u8>(), 0..80)];
+        // in the order of the requests, or most would be late answers to an earlier one
+        proptest::collection::vec((0u16..4, code, data), 0..24).prop_map(|mut script| {
+            script.sort_by_key(|(reply, ..)| *reply);
+            script
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn counters_of_any_answer_are_what_stands_at_their_places(data in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let sizes = Sizes::parse(&data);
+            if let Some(n) = sizes.records {
+                prop_assert!(data.len() >= 36 && i32::try_from(n).is_ok());
+                prop_assert_eq!(&data[32..36], &n.to_le_bytes());
+            }
+            prop_assert!(data.len() >= 36 || sizes == Sizes::default());
+            prop_assert!(data.len() >= 68 || sizes.capacity.is_none());
+        }
+
+        #[test]
+        fn whatever_a_terminal_answers_a_table_ends_and_is_never_longer_than_what_came(script in answers()) {
+            let came: usize = script.iter().map(|(_, _, data)| data.len()).sum();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let (mut session, mut peer, _queue) = session();
+                let frames: Vec<u8> = script
+                    .iter()
+                    .flat_map(|(reply, code, data)| packet(*code, 1, *reply, data))
+                    .collect();
+                peer.write_all(&frames).await.unwrap();
+                // the peer stays silent afterwards, so whatever is missing has to be given up
+                let within = session.pace.table + Duration::from_secs(1);
+                let table = timeout(within, session.table(Table::Attendance)).await;
+                let table = table.expect("every wait ends");
+                if let Ok(table) = table {
+                    assert!(table.len() <= came, "{} of {came}", table.len());
+                }
+            });
+        }
     }
 }
