@@ -12,6 +12,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use scc_agent::status::Status;
 use scc_common::id::AgentId;
 use scc_common::record::DeviceKind;
 use scc_common::register::{Register, Site, SiteKind};
@@ -146,6 +147,17 @@ impl Demo {
     /// If its database cannot be read.
     pub fn arrived(&self) -> anyhow::Result<Arrived> {
         Arrived::look(&self.database(), &self.register, &self.options.sites)
+    }
+
+    /// What keeps a site's agent from the hub, in the agent's own words; nothing of a site whose link is well.
+    pub fn links(&self) -> impl Iterator<Item = (&str, String)> {
+        self.options.sites.iter().filter_map(|id| {
+            let why = match Status::read(&self.agent_state(id)) {
+                Ok(status) => status.link.why?,
+                Err(e) => format!("its agent tells nothing: {e}"),
+            };
+            Some((id.as_str(), why))
+        })
     }
 
     /// The hub's database.
@@ -338,7 +350,7 @@ impl Demo {
         std::fs::create_dir_all(&state)?;
         let at = |name: &str| text(&identity.join(name)).map(str::to_owned);
         let mut config = format!(
-            "agent = \"{id}\"\nstate_dir = \"{}\"\n[hub]\naddress = \"localhost:{door}\"\n[identity]\n\
+            "agent = \"{id}\"\nstate_dir = \"{}\"\n[hub]\naddress = \"127.0.0.1:{door}\"\n[identity]\n\
              certificate = \"{}\"\nkey = \"{}\"\nhub_ca = \"{}\"\n",
             text(&state)?,
             at("agent.pem")?,

@@ -94,6 +94,9 @@ async fn main() -> anyhow::Result<ExitCode> {
                 for (device, what) in missing {
                     println!("missing: {} {}: {what}", device.site, device.id);
                 }
+                for (site, why) in demo.links() {
+                    println!("link: {site}: {why}");
+                }
                 return Ok(ExitCode::FAILURE);
             }
         }
