@@ -13,7 +13,7 @@ use scc_common::record::{DeviceKind, State};
 use crate::config::Config;
 use crate::fleet::judge::SiteNow;
 use crate::fleet::{Fleet, Snapshot};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::web::overview::{rank, site_cause};
 use crate::web::text::T;
 
@@ -34,7 +34,7 @@ pub enum StatusError {
 /// [`StatusError`].
 pub async fn run(config: &Config, lang: Lang, out: &mut impl Write) -> Result<(), StatusError> {
     let clock: SharedClock = SystemClock::shared();
-    let store = super::fleet::open(config)?;
+    let store = Store::look(&config.database())?;
     let snapshot = Fleet::from_store(&store, &clock).await?;
     print(&snapshot, lang, out)?;
     Ok(())

@@ -70,7 +70,23 @@ impl Store {
                 }
             })
             .map_err(|e| StoreError::open(path, e.to_string()))?;
-        Ok(Self {
+        Ok(Self::with(path, writer))
+    }
+
+    /// Opens a database for looking only: it is neither made nor changed, and every write is
+    /// [`StoreError::Closed`].
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if there is none, [`StoreError::TooOld`] and [`StoreError::TooNew`] if
+    /// its schema is another than this program's, [`StoreError::Open`] if it cannot be read.
+    pub fn look(path: &Path) -> Result<Self, StoreError> {
+        open::readable(path)?;
+        let (nobody, _) = mpsc::channel(1);
+        Ok(Self::with(path, nobody))
+    }
+
+    fn with(path: &Path, writer: mpsc::Sender<Job>) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 file: path.to_path_buf(),
                 writer,
@@ -78,7 +94,7 @@ impl Store {
                 permits: Semaphore::new(READERS),
                 lanes: Mutex::new(ledger::Lanes::default()),
             }),
-        })
+        }
     }
 
     /// Runs queries that see one moment of the database.
@@ -185,4 +201,50 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// ours is negative.
 fn number(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_only_looks_makes_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state").join("hub.sqlite");
+        assert_eq!(
+            Store::look(&path).unwrap_err(),
+            StoreError::Missing(path.clone())
+        );
+        assert!(!path.parent().unwrap().exists());
+        drop(Store::open(&path).unwrap());
+        let store = Store::look(&path).unwrap();
+        assert!(store.declared().await.unwrap().is_none());
+        let refused = store.write(|tx| tx.execute("DELETE FROM user", [])).await;
+        assert_eq!(refused, Err(StoreError::Closed));
+        let old = Connection::open(&path).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        assert!(matches!(
+            Store::look(&path),
+            Err(StoreError::TooOld { found: 1, .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn nobody_else_can_read_the_database_its_log_or_a_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let (path, copy) = (state.join("hub.sqlite"), dir.path().join("copy.sqlite"));
+        let store = Store::open(&path).unwrap();
+        store
+            .write(|tx| tx.execute("DELETE FROM user", []))
+            .await
+            .unwrap();
+        backup(&path, &copy).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&state), 0o700);
+        let log = state.join("hub.sqlite-wal");
+        assert_eq!([mode(&path), mode(&log), mode(&copy)], [0o600; 3]);
+    }
 }
