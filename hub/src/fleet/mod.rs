@@ -35,6 +35,9 @@ pub const COALESCE: Duration = Duration::from_millis(200);
 /// Ages, grace periods and a newly applied register are looked at this often.
 pub const TICK: Duration = Duration::from_secs(1);
 
+/// Beside a running hub, who has sent nothing for this long (three health records) counts as gone.
+pub const SILENT_MS: i64 = 90_000;
+
 /// The whole fleet at one moment. Immutable; a page is rendered from one of these.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -106,18 +109,30 @@ impl Fleet {
     }
 
     /// The fleet as the database alone shows it, for commands beside a running hub: an agent counts
-    /// as connected when something of it arrived within the last 90 s (three health records). Since
-    /// when is not in the database; as its devices' states are told from then on, these stand for it.
+    /// as connected when something of it arrived within [`SILENT_MS`]. If nothing arrived from any,
+    /// the hub takes nothing in, and every site that ever told anything is unknown. Since when is not in the database; as its devices' states are told from then on, these stand for it.
     ///
     /// # Errors
     /// [`StoreError`] if the database cannot be read.
     pub async fn from_store(store: &Store, clock: &SharedClock) -> Result<Snapshot, StoreError> {
         let mut desk = Desk::new(store.clone(), Arc::clone(clock));
-        desk.started_ms -= judge::SETTLE_MS + 1;
         desk.reload().await?;
         let now_ms = clock.wall_ms();
+        let recent = |heard: &WallMs| now_ms - heard <= SILENT_MS;
+        if desk.heard_ms.as_ref().is_some_and(recent) {
+            desk.started_ms -= judge::SETTLE_MS + 1;
+        } else {
+            // Nobody took anything in, so nobody can be called down.
+            let mut snapshot = desk.snapshot();
+            for site in &mut snapshot.sites {
+                if site.state == State::Unknown {
+                    Arc::make_mut(site).cause = None;
+                }
+            }
+            return Ok(snapshot);
+        }
         for facts in desk.facts.values_mut() {
-            if let Some(heard) = facts.heard_ms.filter(|heard| now_ms - heard <= 90_000) {
+            if let Some(heard) = facts.heard_ms.filter(recent) {
                 let since = facts.devices.values().map(|(told, _)| told.since_ms).min();
                 facts.link = Some((true, since.unwrap_or(heard)));
             }
