@@ -30,8 +30,11 @@ pub use ledger::{
     Write,
 };
 
-/// Readers at one time. More wait; a page's reads take milliseconds.
+/// Readers of pages and API at one time. More wait; a page's reads take milliseconds.
 const READERS: usize = 4;
+
+/// Readers of ingest at one time, beside those: no crowd of pages delays an answer to a hello.
+const INGEST_READERS: usize = 2;
 
 /// Writes that wait for the writer. More wait outside, which is the back-pressure.
 const WRITES: usize = 64;
@@ -50,6 +53,7 @@ struct Inner {
     writer: mpsc::Sender<Job>,
     readers: Mutex<Vec<Connection>>,
     permits: Semaphore,
+    ingest_permits: Semaphore,
     lanes: Mutex<ledger::Lanes>,
 }
 
@@ -92,6 +96,7 @@ impl Store {
                 writer,
                 readers: Mutex::new(Vec::new()),
                 permits: Semaphore::new(READERS),
+                ingest_permits: Semaphore::new(INGEST_READERS),
                 lanes: Mutex::new(ledger::Lanes::default()),
             }),
         }
@@ -106,12 +111,27 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let _permit = self
-            .inner
-            .permits
-            .acquire()
-            .await
-            .map_err(|_| StoreError::Closed)?;
+        self.read_with(&self.inner.permits, queries).await
+    }
+
+    /// As [`read`](Self::read), on the readers that only ingest has.
+    ///
+    /// # Errors
+    /// [`StoreError`], by kind of trouble.
+    pub(in crate::store) async fn read_for_ingest<T, F>(&self, queries: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.read_with(&self.inner.ingest_permits, queries).await
+    }
+
+    async fn read_with<T, F>(&self, permits: &Semaphore, queries: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let _permit = permits.acquire().await.map_err(|_| StoreError::Closed)?;
         let inner = Arc::clone(&self.inner);
         tokio::task::spawn_blocking(move || {
             let idle = lock(&inner.readers).pop();
@@ -229,6 +249,36 @@ mod tests {
             Store::look(&path),
             Err(StoreError::TooOld { found: 1, .. })
         ));
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_pages_does_not_keep_ingest_from_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("hub.sqlite")).unwrap();
+        let mut pages = Vec::new();
+        let mut busy = Vec::new();
+        for _ in 0..READERS {
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let (begin, begun) = oneshot::channel();
+            let store = store.clone();
+            pages.push(tokio::spawn(async move {
+                let read = store.read(move |_| {
+                    let _ = begin.send(());
+                    let _ = held.recv();
+                    Ok(())
+                });
+                read.await
+            }));
+            begun.await.unwrap();
+            busy.push(release);
+        }
+        let read = store.read_for_ingest(|c| c.query_row("SELECT 1", [], |r| r.get::<_, i64>(0)));
+        let read = tokio::time::timeout(std::time::Duration::from_secs(30), read).await;
+        drop(busy);
+        assert_eq!(read.unwrap(), Ok(1));
+        for page in pages {
+            page.await.unwrap().unwrap();
+        }
     }
 
     #[tokio::test]

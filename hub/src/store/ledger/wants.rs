@@ -79,7 +79,7 @@ impl Store {
             stream: offer.stream,
         };
         let lane = key.clone();
-        let known = self.read(move |c| known(c, &lane)).await?;
+        let known = self.read_for_ingest(move |c| known(c, &lane)).await?;
         let mut wants = LaneWants {
             epoch: offer.epoch,
             stream: offer.stream,
@@ -100,7 +100,7 @@ impl Store {
             while let Some(begin) = next {
                 let (lane, look) = (key.clone(), is_there.is_some());
                 let mut rows = self
-                    .read(move |c| rows(c, &lane, begin, last, look))
+                    .read_for_ingest(move |c| rows(c, &lane, begin, last, look))
                     .await?;
                 next = rows
                     .last()
