@@ -44,8 +44,8 @@ pub struct Gate {
     pub agents_ca: PathBuf,
     /// PEM: revocation list signed by the agents' issuing level; read again when it changes.
     pub revocations: PathBuf,
-    /// Sockets at one time, over all agents.
-    #[serde(default = "connections")]
+    /// Sockets at one time, over all agents; 1 to [`MOST_CONNECTIONS`].
+    #[serde(default = "connections", deserialize_with = "sockets")]
     pub max_connections: usize,
 }
 
@@ -115,6 +115,22 @@ fn address<'de, D: serde::Deserializer<'de>>(from: D) -> Result<SocketAddr, D::E
             "`{text}` is no address to listen on; write IP:PORT, such as 0.0.0.0:8883"
         ))
     })
+}
+
+/// The gate makes its tables for so many sockets when it starts.
+pub const MOST_CONNECTIONS: usize = 10_000;
+
+/// A number of sockets that a process can have.
+fn sockets<'de, D: serde::Deserializer<'de>>(from: D) -> Result<usize, D::Error> {
+    let number = i64::deserialize(from)?;
+    usize::try_from(number)
+        .ok()
+        .filter(|n| (1..=MOST_CONNECTIONS).contains(n))
+        .ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "{number} is no number of sockets; write 1 to {MOST_CONNECTIONS}"
+            ))
+        })
 }
 
 const fn connections() -> usize {
@@ -197,6 +213,21 @@ key = "/etc/scc/web.key"
             "{error}"
         );
         assert_eq!(config.blame(Path::new("/elsewhere"), "it is gone"), None);
+    }
+
+    #[test]
+    fn a_number_of_sockets_that_no_gate_can_have_is_refused_in_its_line() {
+        let with = |n: &str| RIGHT.replace("[web]", &format!("max_connections = {n}\n[web]"));
+        for n in ["0", "-1", "10001", "1000000000000"] {
+            let error = load(&with(n)).unwrap_err().to_string();
+            assert!(
+                error.contains("hub.toml:9: `max_connections`: ")
+                    && error.ends_with("write 1 to 10000"),
+                "{error}"
+            );
+        }
+        assert_eq!(load(&with("10000")).unwrap().gate.max_connections, 10_000);
+        assert_eq!(load(RIGHT).unwrap().gate.max_connections, 1_000);
     }
 
     #[test]

@@ -536,6 +536,44 @@ async fn a_punch_is_one_row_however_it_came_and_the_log_beats_the_live_event() {
 }
 
 #[tokio::test]
+async fn a_terminal_is_counted_where_it_is_read_and_nobody_takes_anothers_punches() {
+    let hub = Hub::start().await;
+    let log = |device: &str, way| {
+        let punches = [0, 1].map(|ordinal| Punch {
+            user: "10036".into(),
+            local_s: 848_000_000,
+            state: 0,
+            verify: 1,
+            ordinal,
+            raw: vec![0],
+        });
+        let batch = PunchBatch {
+            serial: "CGKK1".into(),
+            way,
+            utc_offset_min: 480,
+            drift_ms: None,
+            read: None,
+            punches: punches.into(),
+        };
+        let content = Content::Punches(batch);
+        let device = DeviceId::new(device).unwrap();
+        RecordBody::new(ManualClock::at(1_000).stamp(), Some(device), content).encode()
+    };
+    // The first site has them live; another one claims to have pulled the same serial's log.
+    hub.records(PUNCHES, [(1, log("loket", Way::Live))]).await;
+    hub.until_watermark(PUNCHES, 1).await;
+    hub.records_of("pkm", PUNCHES, [(1, log("aula", Way::Pull))])
+        .await;
+    let at = |hub: &Hub, agent: &str, device: &str| {
+        hub.count(&format!(
+            "SELECT count(*) FROM punch WHERE agent = '{agent}' AND device = '{device}' AND day = '2026-11-14'"
+        ))
+    };
+    hub.until(|hub| at(hub, "pkm", "aula") == 2).await;
+    assert_eq!(at(&hub, "rsud", "loket"), 2, "nothing was taken away");
+}
+
+#[tokio::test]
 async fn listeners_hear_of_new_records_once_and_of_now_without_a_row() {
     let mut hub = Hub::start().await;
     let now = Now {

@@ -52,6 +52,11 @@ impl Place {
         command
     }
 
+    /// The database, as the hub's first start leaves it.
+    fn database(&self) {
+        scc_hub::store::Store::open(&self.state().join("hub.sqlite")).unwrap();
+    }
+
     fn state(&self) -> std::path::PathBuf {
         self.world.path("state")
     }
@@ -210,10 +215,22 @@ async fn a_supervisor_is_told_of_readiness_life_and_the_end() {
 }
 
 #[tokio::test]
+async fn who_only_looks_is_told_that_there_is_no_database_and_makes_none() {
+    let place = Place::build().await;
+    for look in [&["status"][..], &["user", "list"], &["tail"]] {
+        let output = place.hub(&place.text, look).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{look:?}");
+        let said = said(&output);
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("hub.sqlite"), "{said}");
+        assert!(!place.state().exists(), "{look:?} made something");
+    }
+}
+
+#[tokio::test]
 async fn a_backup_never_overwrites_another() {
     let place = Place::build().await;
-    let users = place.hub(&place.text, &["user", "list"]).output().unwrap();
-    assert!(users.status.success(), "{}", said(&users));
+    place.database();
     let file = place.world.path("copy.sqlite");
     let copy = ["backup", file.to_str().unwrap()];
     assert!(place.hub(&place.text, &copy).status().unwrap().success());
@@ -227,6 +244,7 @@ async fn a_backup_never_overwrites_another() {
 #[tokio::test]
 async fn a_reader_that_has_seen_enough_is_no_error() {
     let place = Place::build().await;
+    place.database();
     let mut child = place
         .hub(&place.text, &["status"])
         .spawn()

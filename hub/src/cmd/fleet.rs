@@ -45,19 +45,34 @@ pub fn check(file: &Path, out: &mut impl Write) -> Result<(), FleetError> {
     Ok(())
 }
 
-/// Prints what would change; says so if nothing would.
+/// Prints what would change; says so if nothing would, or if there is no database yet to compare with.
 ///
 /// # Errors
-/// [`FleetError`]; then nothing was changed.
+/// [`FleetError`]; nothing is changed or made either way.
 pub async fn diff(
     config: &Config,
     file: &Path,
     out: &mut impl Write,
 ) -> Result<Vec<Change>, FleetError> {
     let register = Register::load(file)?;
-    let store = open(config)?;
-    let now = store.declared().await?;
-    let changes = diff::between(now.as_ref().map(|d| &d.register), &register);
+    let now = match Store::look(&config.database()) {
+        Ok(store) => store.declared().await?,
+        Err(StoreError::Missing(database)) => {
+            let database = database.display();
+            writeln!(out, "{database}: there is no database yet: all is new")?;
+            None
+        }
+        Err(error) => return Err(error.into()),
+    };
+    compare(now.as_ref().map(|d| &d.register), &register, out)
+}
+
+fn compare(
+    now: Option<&Register>,
+    register: &Register,
+    out: &mut impl Write,
+) -> Result<Vec<Change>, FleetError> {
+    let changes = diff::between(now, register);
     for change in &changes {
         writeln!(out, "{change}")?;
     }
@@ -78,26 +93,22 @@ pub async fn apply(
     dry_run: bool,
     out: &mut impl Write,
 ) -> Result<(), FleetError> {
-    let changes = diff(config, file, out).await?;
-    if changes.is_empty() {
-        return Ok(());
-    }
     if dry_run {
-        writeln!(out, "dry run: nothing was changed")?;
+        if !diff(config, file, out).await?.is_empty() {
+            writeln!(out, "dry run: nothing was changed")?;
+        }
         return Ok(());
     }
     let register = Register::load(file)?;
+    // The register is often applied before the hub first runs: this makes the database.
+    let store = Store::open(&config.database())?;
+    let now = store.declared().await?;
+    let changes = compare(now.as_ref().map(|d| &d.register), &register, out)?;
+    if changes.is_empty() {
+        return Ok(());
+    }
     let now_ms = scc_common::clock::SystemClock::new().wall_ms();
-    open(config)?
-        .apply(register, "terminal".into(), now_ms)
-        .await?;
+    store.apply(register, "terminal".into(), now_ms).await?;
     writeln!(out, "applied {} changes", changes.len())?;
     Ok(())
-}
-
-/// The database, in a state directory that may not exist yet: the register is often applied before
-/// the hub first runs.
-pub(super) fn open(config: &Config) -> Result<Store, StoreError> {
-    let _ = std::fs::create_dir_all(&config.state_dir);
-    Store::open(&config.database())
 }

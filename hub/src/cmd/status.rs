@@ -12,8 +12,8 @@ use scc_common::record::{DeviceKind, State};
 
 use crate::config::Config;
 use crate::fleet::judge::SiteNow;
-use crate::fleet::{Fleet, Snapshot};
-use crate::store::StoreError;
+use crate::fleet::{Fleet, SILENT_MS, Snapshot};
+use crate::store::{Store, StoreError};
 use crate::web::overview::{rank, site_cause};
 use crate::web::text::T;
 
@@ -34,7 +34,7 @@ pub enum StatusError {
 /// [`StatusError`].
 pub async fn run(config: &Config, lang: Lang, out: &mut impl Write) -> Result<(), StatusError> {
     let clock: SharedClock = SystemClock::shared();
-    let store = super::fleet::open(config)?;
+    let store = Store::look(&config.database())?;
     let snapshot = Fleet::from_store(&store, &clock).await?;
     print(&snapshot, lang, out)?;
     Ok(())
@@ -51,6 +51,11 @@ fn print(snapshot: &Snapshot, lang: Lang, out: &mut impl Write) -> io::Result<()
     let t = T::new(lang, zone, snapshot.at_ms);
     if snapshot.sites.is_empty() {
         return writeln!(out, "{}", t.s("sentence-empty"));
+    }
+    let silent = snapshot.heard_ms.map(|heard| snapshot.at_ms - heard);
+    if let Some(silent) = silent.filter(|ms| *ms > SILENT_MS) {
+        let (what, last) = (t.s("hub-intake"), t.s("last-heard"));
+        writeln!(out, "{what} ({last}: {})", t.span(silent))?;
     }
     let head = [
         "site",
@@ -112,4 +117,48 @@ fn row(t: &T, site: &SiteNow) -> [String; 8] {
         },
         site_cause(t, site),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use scc_common::clock::ManualClock;
+    use scc_common::register::Register;
+
+    use super::*;
+
+    async fn table(silent_ms: i64) -> (State, String) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hub.sqlite");
+        let store = Store::open(&path).unwrap();
+        let text = "[fleet]\nname = \"S\"\ntimezone = \"Asia/Makassar\"\ninstalled_cameras = 9\n\
+            [[agency]]\nid = \"rsud\"\nname = \"RSUD\"\n[[site]]\nid = \"rsud\"\nagencies = [\"rsud\"]\n\
+            name = \"RSUD\"\nkind = \"clinic\"\ncameras = [{ id = \"igd\" }]\n";
+        let register = Register::parse(Path::new("fleet.toml"), text.to_owned()).unwrap();
+        let clock: SharedClock = ManualClock::at(1_795_484_537_000);
+        store.apply(register, "test".into(), 1).await.unwrap();
+        rusqlite::Connection::open(&path)
+            .unwrap()
+            .execute(
+                "INSERT INTO record (agent, epoch, stream, seq, sum, size, readable, declared, received_ms, body)
+                 VALUES ('rsud', 7, 1, 1, x'', 0, 0, 1, ?1, x'')",
+                [clock.wall_ms() - silent_ms],
+            )
+            .unwrap();
+        let snapshot = Fleet::from_store(&store, &clock).await.unwrap();
+        let mut out = Vec::new();
+        print(&snapshot, Lang::En, &mut out).unwrap();
+        (snapshot.sites[0].state, String::from_utf8(out).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_hub_that_takes_nothing_in_says_so_and_calls_no_site_down() {
+        let (state, text) = table(SILENT_MS + 1).await;
+        assert_eq!(state, State::Unknown);
+        assert!(text.starts_with("The hub has stopped receiving"), "{text}");
+        let (state, text) = table(SILENT_MS).await;
+        assert_ne!(state, State::Down);
+        assert!(!text.contains("stopped receiving"), "{text}");
+    }
 }

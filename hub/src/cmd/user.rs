@@ -10,8 +10,8 @@ use scc_common::clock::SystemClock;
 use scc_common::id::AgencyId;
 
 use crate::config::Config;
-use crate::store::StoreError;
 use crate::store::people::Role;
+use crate::store::{Store, StoreError};
 use crate::web::password::{self, PasswordError};
 
 /// Why a user was not added or changed.
@@ -77,7 +77,7 @@ pub async fn add(
     if name.is_empty() || name.len() > 64 || !name.chars().all(named) {
         return Err(UserError::Name(name));
     }
-    let store = super::fleet::open(config)?;
+    let store = Store::open(&config.database())?;
     let role = match role {
         RoleName::Operator if agencies.is_empty() => Role::Operator,
         RoleName::Operator => return Err(UserError::OperatorWithAgency),
@@ -116,7 +116,7 @@ pub async fn add(
 /// # Errors
 /// [`UserError`]; then nothing was changed.
 pub async fn passwd(config: &Config, name: String) -> Result<(), UserError> {
-    let store = super::fleet::open(config)?;
+    let store = Store::open(&config.database())?;
     if store.password_of(name.clone()).await?.is_none() {
         return Err(UserError::Unknown(name));
     }
@@ -136,7 +136,7 @@ pub async fn passwd(config: &Config, name: String) -> Result<(), UserError> {
 /// # Errors
 /// [`UserError`] if the database cannot be read.
 pub async fn list(config: &Config, out: &mut impl Write) -> Result<(), UserError> {
-    for user in super::fleet::open(config)?.users().await? {
+    for user in Store::look(&config.database())?.users().await? {
         let agencies = match &user.role {
             Role::Operator => String::new(),
             Role::Agency(agencies) => agencies

@@ -20,9 +20,14 @@ pub const GRACE_MS: i64 = 10_000;
 /// After its own start the hub waits this long for agents to come back before it calls any down.
 pub const SETTLE_MS: i64 = 30_000;
 
+/// Undeclared devices of one agent that are remembered.
+pub const UNDECLARED: usize = 64;
+
 /// Everything known of one site.
 #[derive(Debug, Clone, Default)]
 pub struct Facts {
+    /// The devices that the register has at this site.
+    pub declared: BTreeSet<DeviceId>,
     /// Whether its agent is connected, and since when it is or is not.
     pub link: Option<(bool, WallMs)>,
     /// When anything last arrived from it.
@@ -37,6 +42,20 @@ pub struct Facts {
     pub backlog: Option<Backlog>,
     /// The mode that the agent says its link is in.
     pub mode: Option<LinkMode>,
+}
+
+impl Facts {
+    /// Whether news of this device is kept: of what is declared always, of what is not for the first
+    /// [`UNDECLARED`] only, because their names are the agent's to invent.
+    pub(super) fn has_room(&self, device: &DeviceId) -> bool {
+        let known = |id: &DeviceId| self.devices.contains_key(id) || self.proven.contains(id);
+        if self.declared.contains(device) || known(device) {
+            return true;
+        }
+        let others: BTreeSet<_> = self.devices.keys().chain(&self.proven).collect();
+        let others = others.iter().filter(|id| !self.declared.contains(**id));
+        others.count() < UNDECLARED
+    }
 }
 
 /// What waits at a site.

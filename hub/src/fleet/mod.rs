@@ -35,6 +35,9 @@ pub const COALESCE: Duration = Duration::from_millis(200);
 /// Ages, grace periods and a newly applied register are looked at this often.
 pub const TICK: Duration = Duration::from_secs(1);
 
+/// Beside a running hub, who has sent nothing for this long (three health records) counts as gone.
+pub const SILENT_MS: i64 = 90_000;
+
 /// The whole fleet at one moment. Immutable; a page is rendered from one of these.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -106,18 +109,30 @@ impl Fleet {
     }
 
     /// The fleet as the database alone shows it, for commands beside a running hub: an agent counts
-    /// as connected when something of it arrived within the last 90 s (three health records). Since
-    /// when is not in the database; as its devices' states are told from then on, these stand for it.
+    /// as connected when something of it arrived within [`SILENT_MS`]. If nothing arrived from any,
+    /// the hub takes nothing in, and every site that ever told anything is unknown. Since when is not in the database; as its devices' states are told from then on, these stand for it.
     ///
     /// # Errors
     /// [`StoreError`] if the database cannot be read.
     pub async fn from_store(store: &Store, clock: &SharedClock) -> Result<Snapshot, StoreError> {
         let mut desk = Desk::new(store.clone(), Arc::clone(clock));
-        desk.started_ms -= judge::SETTLE_MS + 1;
         desk.reload().await?;
         let now_ms = clock.wall_ms();
+        let recent = |heard: &WallMs| now_ms - heard <= SILENT_MS;
+        if desk.heard_ms.as_ref().is_some_and(recent) {
+            desk.started_ms -= judge::SETTLE_MS + 1;
+        } else {
+            // Nobody took anything in, so nobody can be called down.
+            let mut snapshot = desk.snapshot();
+            for site in &mut snapshot.sites {
+                if site.state == State::Unknown {
+                    Arc::make_mut(site).cause = None;
+                }
+            }
+            return Ok(snapshot);
+        }
         for facts in desk.facts.values_mut() {
-            if let Some(heard) = facts.heard_ms.filter(|heard| now_ms - heard <= 90_000) {
+            if let Some(heard) = facts.heard_ms.filter(recent) {
                 let since = facts.devices.values().map(|(told, _)| told.since_ms).min();
                 facts.link = Some((true, since.unwrap_or(heard)));
             }
@@ -218,6 +233,10 @@ impl Desk {
             self.heard_ms = self.heard_ms.max(remembered.heard_ms);
             self.recalled.insert(agent.clone());
             recall(self.facts.entry(agent).or_default(), remembered);
+        }
+        for site in &declared.register.sites {
+            let facts = self.facts.entry(site.id.clone()).or_default();
+            facts.declared = site.devices.iter().map(|d| d.id.clone()).collect();
         }
         self.declared = Some(Arc::new(declared));
         Ok(())
@@ -402,7 +421,9 @@ fn recall(facts: &mut Facts, remembered: Remembered) {
     for (state, at) in remembered.devices {
         observe(facts, state, at);
     }
-    if let Some((health, at)) = remembered.health {
+    if let Some((mut health, at)) = remembered.health {
+        let heard_ms = facts.heard_ms.unwrap_or(at);
+        health.devices.iter_mut().for_each(|d| arrived(d, heard_ms));
         take_health(facts, health, at);
     }
 }
@@ -417,14 +438,32 @@ fn committed(facts: &mut Facts, record: &CommittedRecord) {
     else {
         return;
     };
+    // As in the ledger: a clock that runs ahead does not make its record the newest for a day.
+    let at_ms = stamp.wall_ms.min(record.received_ms);
     match content {
-        Content::Event(Event::DeviceState(state)) => observe(facts, state.clone(), stamp.wall_ms),
-        Content::Health(health) => take_health(facts, (**health).clone(), stamp.wall_ms),
+        Content::Event(Event::DeviceState(state)) => {
+            let mut state = state.clone();
+            arrived(&mut state, record.received_ms);
+            observe(facts, state, at_ms);
+        }
+        Content::Health(health) => {
+            let mut health = (**health).clone();
+            for state in &mut health.devices {
+                arrived(state, record.received_ms);
+            }
+            take_health(facts, health, at_ms);
+        }
         Content::Snapshot(_) | Content::Segment(_) | Content::Punches(_) => {
-            facts.proven.extend(device.clone());
+            proven(facts, device.as_ref());
         }
         Content::Event(_) => {}
     }
+}
+
+/// Nothing that has arrived is of later.
+fn arrived(state: &mut DeviceState, received_ms: WallMs) {
+    state.since_ms = state.since_ms.min(received_ms);
+    state.last_good_ms = state.last_good_ms.map(|ms| ms.min(received_ms));
 }
 
 fn take_health(facts: &mut Facts, health: Health, at_ms: WallMs) {
@@ -461,8 +500,12 @@ fn take_backlog(facts: &mut Facts, backlog: Backlog) {
 /// What an agent says of now is newest by definition, even if its clock was set back meanwhile.
 fn live(facts: &mut Facts, now: &wire::Now, now_ms: WallMs) -> Vec<(DeviceId, Still)> {
     for state in &now.devices {
-        facts.devices.remove(&state.device);
-        observe(facts, state.clone(), now.stamp.wall_ms);
+        let mut state = state.clone();
+        arrived(&mut state, now_ms);
+        if facts.has_room(&state.device) {
+            facts.devices.remove(&state.device);
+            observe(facts, state, now.stamp.wall_ms.min(now_ms));
+        }
     }
     facts.mode = Some(now.link);
     facts.backlog = Some(Backlog {
@@ -471,19 +514,32 @@ fn live(facts: &mut Facts, now: &wire::Now, now_ms: WallMs) -> Vec<(DeviceId, St
         oldest_ms: now.oldest_ms,
         at_ms: now_ms,
     });
-    let stills = now.stills.iter().map(|s| {
-        facts.proven.insert(s.device.clone());
-        let still = Still {
-            captured_ms: s.stamp.wall_ms,
-            cadence_s: s.picture.cadence_s,
-            jpeg: Bytes::copy_from_slice(&s.picture.jpeg),
-        };
-        (s.device.clone(), still)
-    });
-    stills.collect()
+    let mut stills = Vec::new();
+    for s in &now.stills {
+        proven(facts, Some(&s.device));
+        // The ledger keeps what nobody declared; memory does not.
+        if facts.declared.contains(&s.device) {
+            let still = Still {
+                captured_ms: s.stamp.wall_ms.min(now_ms),
+                cadence_s: s.picture.cadence_s,
+                jpeg: Bytes::copy_from_slice(&s.picture.jpeg),
+            };
+            stills.push((s.device.clone(), still));
+        }
+    }
+    stills
+}
+
+fn proven(facts: &mut Facts, device: Option<&DeviceId>) {
+    if let Some(device) = device.filter(|device| facts.has_room(device)) {
+        facts.proven.insert(device.clone());
+    }
 }
 
 fn observe(facts: &mut Facts, state: DeviceState, at_ms: WallMs) {
+    if !facts.has_room(&state.device) {
+        return;
+    }
     if state.state == State::Up || state.last_good_ms.is_some() {
         facts.proven.insert(state.device.clone());
     }

@@ -183,6 +183,101 @@ fn what_an_agent_says_of_now_counts_even_if_its_clock_was_set_back() {
     assert_eq!(site.backlog.map(|b| b.records), Some(7));
 }
 
+fn still(device: String, wall_ms: WallMs) -> wire::Still {
+    wire::Still {
+        device: DeviceId::new(device).unwrap(),
+        stamp: stamp(wall_ms),
+        picture: scc_common::record::Snapshot {
+            width: 1,
+            height: 1,
+            cadence_s: 30,
+            jpeg: vec![0xff],
+        },
+    }
+}
+
+fn stamp(wall_ms: WallMs) -> Stamp {
+    Stamp {
+        boot: BootId([0; 16]),
+        mono_ms: 1,
+        wall_ms,
+        quality: ClockQuality::Ntp,
+    }
+}
+
+#[test]
+fn devices_that_nobody_declared_cannot_fill_the_memory() {
+    let mut facts = well();
+    facts.declared = ["igd", "absensi"]
+        .map(|id| DeviceId::new(id).unwrap())
+        .into();
+    facts.devices.clear();
+    facts.proven.clear();
+    for round in 0..10 {
+        let invented = |n| format!("palsu-{round}-{n}");
+        let now = wire::Now {
+            stamp: stamp(NOW),
+            devices: (0..100)
+                .map(|n| told(&invented(n), State::Up, None))
+                .collect(),
+            link: LinkMode::Normal,
+            backlog: 0,
+            backlog_bytes: 0,
+            oldest_ms: None,
+            stills: (100..200).map(|n| still(invented(n), NOW)).collect(),
+        };
+        assert!(live(&mut facts, &now, NOW).is_empty(), "nobody shows these");
+    }
+    assert_eq!(facts.devices.len(), judge::UNDECLARED);
+    assert_eq!(facts.proven.len(), judge::UNDECLARED);
+    observe(&mut facts, told("igd", State::Up, None), NOW);
+    assert_eq!(
+        judged(&facts, NOW).devices[0].state,
+        State::Up,
+        "what is declared always has room"
+    );
+}
+
+#[test]
+fn a_box_that_is_a_day_ahead_does_not_freeze_what_is_shown() {
+    const AHEAD: WallMs = NOW + 86_400_000;
+    let mut facts = well();
+    facts.declared = [DeviceId::new("igd").unwrap()].into();
+    let mut state = told("igd", State::Down, Some(Cause::Offline));
+    state.since_ms = AHEAD;
+    let content = Content::Event(Event::DeviceState(state));
+    let record = CommittedRecord {
+        id: 1,
+        stream: Stream::Event,
+        epoch: Epoch(1),
+        seq: 1,
+        received_ms: NOW,
+        body: Some(RecordBody::new(stamp(AHEAD), None, content)),
+        media: None,
+    };
+    committed(&mut facts, &record);
+    let seen = judged(&facts, NOW).devices.swap_remove(0);
+    assert_eq!((seen.state, seen.since_ms), (State::Down, NOW));
+    // The clock is right again: what is told then counts.
+    let now = wire::Now {
+        stamp: stamp(AHEAD),
+        devices: vec![told("igd", State::Up, None)],
+        link: LinkMode::Normal,
+        backlog: 0,
+        backlog_bytes: 0,
+        oldest_ms: None,
+        stills: vec![still("igd".into(), AHEAD)],
+    };
+    let stills = live(&mut facts, &now, NOW);
+    assert_eq!(stills[0].1.captured_ms, NOW, "a still turns grey in time");
+    observe(
+        &mut facts,
+        told("igd", State::Degraded, Some(Cause::Stalled)),
+        NOW + 1_000,
+    );
+    assert_eq!(judged(&facts, NOW).devices[0].state, State::Degraded);
+}
+
 #[test]
 fn a_weak_supply_and_a_full_card_are_the_sites_cause() {
     let mut facts = well();

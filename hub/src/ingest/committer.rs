@@ -130,6 +130,7 @@ async fn one_by_one(
             tracing::error!(why, "a record is more than the schema bears");
             metrics::counter!("scc_ingest_refused_total").increment(1);
             let Write::Record(new) = entry.write.as_ref() else {
+                dropped(&entry.write, why);
                 continue;
             };
             let mut new = new.clone();
@@ -140,7 +141,8 @@ async fn one_by_one(
         match result {
             Ok(commit) => settle(context, commit, vec![entry], answers).await,
             Err(StoreError::Closed) => return Err(StoreError::Closed.into()),
-            Err(StoreError::Refused(_) | StoreError::Sql(_)) => {}
+            // Not acknowledged: the agent keeps it and sends it again.
+            Err(StoreError::Refused(why) | StoreError::Sql(why)) => dropped(&entry.write, &why),
             Err(_) => {
                 pending.push_front(entry);
                 return Ok(());
@@ -148,6 +150,27 @@ async fn one_by_one(
         }
     }
     Ok(())
+}
+
+/// Something cannot be written in any form: a defect of this program, which must not go unseen.
+fn dropped(write: &Write, why: &str) {
+    metrics::counter!("scc_ingest_dropped_total").increment(1);
+    match write {
+        Write::Record(new) | Write::Again(new) => {
+            let lane = &new.key.lane;
+            tracing::error!(
+                agent = %lane.agent, epoch = %lane.epoch, stream = %lane.stream, seq = new.key.seq, why,
+                "a record cannot be stored in any form and is not acknowledged"
+            );
+        }
+        Write::Seen { key, .. } => {
+            tracing::error!(agent = %key.lane.agent, seq = key.seq, why, "a duplicate cannot be counted");
+        }
+        Write::Gaps { agent, .. } => tracing::error!(%agent, why, "gaps cannot be noted"),
+        Write::Hello { agent, .. } => {
+            tracing::error!(%agent, why, "a hello cannot be noted and is not answered");
+        }
+    }
 }
 
 /// The transaction is durable: acknowledges, answers, tells, and lets go.

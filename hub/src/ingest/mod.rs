@@ -9,8 +9,8 @@
 //! Promises:
 //! - nothing is acknowledged before the database has committed it, and media is durable before its
 //!   row is written;
-//! - a payload's [`Charge`] is held until its bytes are committed or spooled, so
-//!   the gate's pool bounds what is in here;
+//! - a payload's [`Charge`] is held until its bytes are committed or spooled, or, for *now*, read by
+//!   all who listen, so the gate's pool bounds what is in here;
 //! - while the database fails, nothing more is taken in and nothing is acknowledged; the same batch
 //!   is tried again until it succeeds;
 //! - a full media disk pauses pictures and video only.
@@ -273,6 +273,7 @@ impl Router {
             UpMessage::Now(now) => self.context.notify(Notice::Now {
                 agent,
                 now: Box::new(now),
+                charge,
             }),
         }
     }

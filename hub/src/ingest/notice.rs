@@ -4,11 +4,15 @@
 //! reads the database again. `Now` is the exception that nobody stores: it says how things are at
 //! this moment, and the next one is half a minute away.
 
+use std::sync::Arc;
+
 use scc_common::clock::WallMs;
 use scc_common::id::{AgentId, Epoch, Seq};
 use scc_common::record::RecordBody;
 use scc_common::stream::Stream;
 use scc_common::wire;
+
+use crate::gate::Charge;
 
 /// One thing that has happened.
 #[derive(Debug, Clone)]
@@ -26,6 +30,8 @@ pub enum Notice {
         agent: AgentId,
         /// What it says, stills included.
         now: Box<wire::Now>,
+        /// The gate's memory: until everybody has read this, its bytes count against the agent.
+        charge: Arc<Charge>,
     },
 }
 

@@ -94,6 +94,11 @@ impl Media {
         };
         std::fs::create_dir_all(root).map_err(|e| unusable(e.to_string()))?;
         let root = root.canonicalize().map_err(|e| unusable(e.to_string()))?;
+        // The folder itself is made once; what is durable in it is nothing without its name.
+        if let Some(parent) = root.parent() {
+            let sync = File::open(parent).and_then(|folder| folder.sync_all());
+            sync.map_err(|e| unusable(e.to_string()))?;
+        }
         let files = LocalFileSystem::new_with_prefix(&root)
             .map_err(|e| unusable(e.to_string()))?
             .with_fsync(true);

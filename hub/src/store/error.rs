@@ -15,6 +15,19 @@ pub enum StoreError {
         /// What the system or SQLite said.
         why: String,
     },
+    /// There is no database, and who only looks does not make one.
+    #[error("{}: there is no database yet; `scc-hub fleet apply` or `scc-hub serve` makes it", .0.display())]
+    Missing(PathBuf),
+    /// An older version of this program has written the file, and who only looks does not change it.
+    #[error("{}: the database has schema {found}, this program reads {known}; starting the hub brings it up to date", file.display())]
+    TooOld {
+        /// The file.
+        file: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The schema of this program.
+        known: i64,
+    },
     /// A newer version of this program has written the file.
     #[error("{}: the database has schema {found}; this program knows up to {known}, so start the version that wrote it", file.display())]
     TooNew {

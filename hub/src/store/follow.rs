@@ -158,6 +158,7 @@ fn copy(from: &Path, partial: &Path) -> Result<(u64, u64), StoreError> {
         }
         _ => {}
     }
+    open::private(partial).map_err(|e| StoreError::open(partial, e.to_string()))?;
     let mut target =
         Connection::open(partial).map_err(|e| StoreError::open(partial, e.to_string()))?;
     {

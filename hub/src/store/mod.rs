@@ -30,8 +30,11 @@ pub use ledger::{
     Write,
 };
 
-/// Readers at one time. More wait; a page's reads take milliseconds.
+/// Readers of pages and API at one time. More wait; a page's reads take milliseconds.
 const READERS: usize = 4;
+
+/// Readers of ingest at one time, beside those: no crowd of pages delays an answer to a hello.
+const INGEST_READERS: usize = 2;
 
 /// Writes that wait for the writer. More wait outside, which is the back-pressure.
 const WRITES: usize = 64;
@@ -50,6 +53,7 @@ struct Inner {
     writer: mpsc::Sender<Job>,
     readers: Mutex<Vec<Connection>>,
     permits: Semaphore,
+    ingest_permits: Semaphore,
     lanes: Mutex<ledger::Lanes>,
 }
 
@@ -70,15 +74,32 @@ impl Store {
                 }
             })
             .map_err(|e| StoreError::open(path, e.to_string()))?;
-        Ok(Self {
+        Ok(Self::with(path, writer))
+    }
+
+    /// Opens a database for looking only: it is neither made nor changed, and every write is
+    /// [`StoreError::Closed`].
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] if there is none, [`StoreError::TooOld`] and [`StoreError::TooNew`] if
+    /// its schema is another than this program's, [`StoreError::Open`] if it cannot be read.
+    pub fn look(path: &Path) -> Result<Self, StoreError> {
+        open::readable(path)?;
+        let (nobody, _) = mpsc::channel(1);
+        Ok(Self::with(path, nobody))
+    }
+
+    fn with(path: &Path, writer: mpsc::Sender<Job>) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 file: path.to_path_buf(),
                 writer,
                 readers: Mutex::new(Vec::new()),
                 permits: Semaphore::new(READERS),
+                ingest_permits: Semaphore::new(INGEST_READERS),
                 lanes: Mutex::new(ledger::Lanes::default()),
             }),
-        })
+        }
     }
 
     /// Runs queries that see one moment of the database.
@@ -90,12 +111,27 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
-        let _permit = self
-            .inner
-            .permits
-            .acquire()
-            .await
-            .map_err(|_| StoreError::Closed)?;
+        self.read_with(&self.inner.permits, queries).await
+    }
+
+    /// As [`read`](Self::read), on the readers that only ingest has.
+    ///
+    /// # Errors
+    /// [`StoreError`], by kind of trouble.
+    pub(in crate::store) async fn read_for_ingest<T, F>(&self, queries: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        self.read_with(&self.inner.ingest_permits, queries).await
+    }
+
+    async fn read_with<T, F>(&self, permits: &Semaphore, queries: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let _permit = permits.acquire().await.map_err(|_| StoreError::Closed)?;
         let inner = Arc::clone(&self.inner);
         tokio::task::spawn_blocking(move || {
             let idle = lock(&inner.readers).pop();
@@ -185,4 +221,80 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// ours is negative.
 fn number(stored: i64) -> u64 {
     u64::try_from(stored).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_only_looks_makes_and_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state").join("hub.sqlite");
+        assert_eq!(
+            Store::look(&path).unwrap_err(),
+            StoreError::Missing(path.clone())
+        );
+        assert!(!path.parent().unwrap().exists());
+        drop(Store::open(&path).unwrap());
+        let store = Store::look(&path).unwrap();
+        assert!(store.declared().await.unwrap().is_none());
+        let refused = store.write(|tx| tx.execute("DELETE FROM user", [])).await;
+        assert_eq!(refused, Err(StoreError::Closed));
+        let old = Connection::open(&path).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        assert!(matches!(
+            Store::look(&path),
+            Err(StoreError::TooOld { found: 1, .. })
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_pages_does_not_keep_ingest_from_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("hub.sqlite")).unwrap();
+        let mut pages = Vec::new();
+        let mut busy = Vec::new();
+        for _ in 0..READERS {
+            let (release, held) = std::sync::mpsc::channel::<()>();
+            let (begin, begun) = oneshot::channel();
+            let store = store.clone();
+            pages.push(tokio::spawn(async move {
+                let read = store.read(move |_| {
+                    let _ = begin.send(());
+                    let _ = held.recv();
+                    Ok(())
+                });
+                read.await
+            }));
+            begun.await.unwrap();
+            busy.push(release);
+        }
+        let read = store.read_for_ingest(|c| c.query_row("SELECT 1", [], |r| r.get::<_, i64>(0)));
+        let read = tokio::time::timeout(std::time::Duration::from_secs(30), read).await;
+        drop(busy);
+        assert_eq!(read.unwrap(), Ok(1));
+        for page in pages {
+            page.await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_else_can_read_the_database_its_log_or_a_backup() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("state");
+        let (path, copy) = (state.join("hub.sqlite"), dir.path().join("copy.sqlite"));
+        let store = Store::open(&path).unwrap();
+        store
+            .write(|tx| tx.execute("DELETE FROM user", []))
+            .await
+            .unwrap();
+        backup(&path, &copy).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&state), 0o700);
+        let log = state.join("hub.sqlite-wal");
+        assert_eq!([mode(&path), mode(&log), mode(&copy)], [0o600; 3]);
+    }
 }

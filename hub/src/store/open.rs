@@ -3,6 +3,9 @@
 //! `user_version` counts the steps of [`STEPS`] that the file has. A step, once released, is never
 //! changed; a change of the schema is a new step.
 
+use std::cmp::Ordering;
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,16 +13,20 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::StoreError;
 
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
+const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
 
 /// How long a statement waits for another process (a command on the same machine) before it fails.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The one connection that writes, with the schema up to date.
 pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
+    let refused = |e: std::io::Error| StoreError::open(path, e.to_string());
     if let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|e| StoreError::open(path, e.to_string()))?;
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(folder).map_err(refused)?;
     }
+    private(path).map_err(refused)?;
     let prepare = || -> rusqlite::Result<Connection> {
         let connection = Connection::open(path)?;
         connection.busy_timeout(PATIENCE)?;
@@ -32,6 +39,31 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     let mut connection = prepare().map_err(|e| StoreError::open(path, e.to_string()))?;
     migrate(&mut connection, path)?;
     Ok(connection)
+}
+
+/// Makes the file, if there is none, for nobody else to read: punches and password hashes are in it.
+/// What `SQLite` puts beside it gets the same mode.
+pub(super) fn private(path: &Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.open(path).map(drop)
+}
+
+/// That there is a database that this program can read as it stands.
+pub(super) fn readable(path: &Path) -> Result<(), StoreError> {
+    if !path.exists() {
+        return Err(StoreError::Missing(path.to_path_buf()));
+    }
+    let known = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
+    let found: i64 = reader(path)
+        .and_then(|c| c.pragma_query_value(None, "user_version", |row| row.get(0)))
+        .map_err(|e| StoreError::open(path, e.to_string()))?;
+    let file = path.to_path_buf();
+    match found.cmp(&known) {
+        Ordering::Equal => Ok(()),
+        Ordering::Less => Err(StoreError::TooOld { file, found, known }),
+        Ordering::Greater => Err(StoreError::TooNew { file, found, known }),
+    }
 }
 
 /// A connection that cannot write, to a database that must exist.
@@ -95,6 +127,30 @@ mod tests {
                 .execute("DELETE FROM record", [])
                 .is_err()
         );
+    }
+
+    #[test]
+    fn an_older_file_keeps_what_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hub.sqlite");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(STEPS[0]).unwrap();
+        old.execute_batch(
+            "PRAGMA user_version = 1;
+             INSERT INTO record (id, agent, epoch, stream, seq, sum, size, readable, declared, received_ms, body)
+               VALUES (1, 'rsud', 7, 2, 1, x'', 0, 1, 1, 0, x'');
+             INSERT INTO punch VALUES ('rsud', 'loket', 'CGKK1', '10036', 848000000, 0, 1, 0, '2026-11-14',
+               'pull', x'00', 1, 5);",
+        )
+        .unwrap();
+        drop(old);
+        let kept: (String, String, i64) = writer(&path)
+            .unwrap()
+            .query_row("SELECT agent, day, received_ms FROM punch", [], |r| {
+                Ok((r.get(0)?, r.get(1)?, r.get(2)?))
+            })
+            .unwrap();
+        assert_eq!(kept, ("rsud".into(), "2026-11-14".into(), 5));
     }
 
     #[test]

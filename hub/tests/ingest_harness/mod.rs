@@ -393,6 +393,24 @@ impl Hub {
         .await;
     }
 
+    /// Records of another agent, on its own topic.
+    pub(crate) async fn records_of(
+        &self,
+        who: &str,
+        lane: Lane,
+        records: impl IntoIterator<Item = (Seq, Vec<u8>)>,
+    ) {
+        let records = records.into_iter().map(|(seq, body)| record(seq, body));
+        let who = AgentId::new(who).unwrap();
+        let msg = UpMessage::Records(batch(lane, Vec::new(), records.collect()));
+        let arrived = Arrived {
+            agent: who.clone(),
+            payload: Up::new(who, msg).encode().into(),
+            charge: Charge::default(),
+        };
+        self.up.send(arrived).await.expect("ingest runs");
+    }
+
     pub(crate) async fn damaged_record(&self, lane: Lane, seq: Seq) {
         let mut damaged = record(seq, event(seq));
         damaged.sum = Checksum::of(b"another");

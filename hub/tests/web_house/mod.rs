@@ -220,6 +220,7 @@ impl House {
         let notice = Notice::Now {
             agent: agent(id),
             now: Box::new(now),
+            charge: Arc::default(),
         };
         self.notices.send(Arc::new(notice)).unwrap();
     }

@@ -116,14 +116,16 @@ fn punches(
         Way::Pull => "pull",
         Way::Live => "live",
     };
+    // Each site has its own rows: a box that tells of another's terminal moves nothing, and a terminal
+    // that has moved is counted in full where it is read now.
     // The terminal's log is the truth: it replaces a live event under the same identity, never the
     // other way round. A live event is always the first of its second (ordinal 0).
     let mut row = c.prepare_cached(
         "INSERT INTO punch (agent, device, serial, user, local_s, state, verify, ordinal, day, way,
                             raw, record, received_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
-         ON CONFLICT (serial, user, local_s, ordinal) DO UPDATE SET
-           agent = excluded.agent, device = excluded.device, state = excluded.state,
+         ON CONFLICT (agent, serial, user, local_s, ordinal) DO UPDATE SET
+           device = excluded.device, state = excluded.state,
            verify = excluded.verify, way = excluded.way, raw = excluded.raw, record = excluded.record
          WHERE punch.way = 'live' AND excluded.way = 'pull'",
     )?;

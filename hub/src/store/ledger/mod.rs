@@ -191,6 +191,6 @@ impl Store {
         &self,
         key: RecordKey,
     ) -> Result<Option<(Checksum, Option<String>)>, StoreError> {
-        self.read(move |c| record::stored(c, &key)).await
+        self.read_for_ingest(move |c| record::stored(c, &key)).await
     }
 }

@@ -33,7 +33,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn unreadable(&self, after: i64, limit: u32) -> Result<Vec<Unreadable>, StoreError> {
-        self.read(move |c| select(c, after, limit)).await
+        self.read_for_ingest(move |c| select(c, after, limit)).await
     }
 }
 

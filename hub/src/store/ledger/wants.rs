@@ -3,9 +3,9 @@
 //! Asked for is what the agent *holds* and the hub has no row of, whatever the watermark says: a
 //! restored hub gets its lost day back, a card that turns up again gets its closed epoch in, and a
 //! row that somebody deleted comes again. The cost follows from what the agent holds, not from what
-//! the hub has stored over the years.
-
-use std::collections::HashSet;
+//! the hub has stored over the years. An agent may claim to hold everything, though, so the rows are
+//! walked a chunk at a time and nothing is kept of them but the ranges that are missing, of which
+//! there are at most as many as asked for.
 
 use rusqlite::{Connection, OptionalExtension, params};
 use scc_common::id::{AgentId, Epoch, Seq};
@@ -15,6 +15,10 @@ use scc_common::wire::{LaneOffer, SeqRange};
 use super::LaneKey;
 use super::lanes::key_params;
 use crate::store::{Store, StoreError, number};
+
+/// Rows that one read looks at: what is in memory at a time, and how long one agent's question keeps
+/// a reader.
+const CHUNK: usize = 2_000;
 
 /// What the hub wants of one lane.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,38 +31,120 @@ pub struct LaneWants {
     pub from: Seq,
     /// Below `from`: held by the agent and not stored, ascending.
     pub missing: Vec<SeqRange>,
-    /// Below `from`: held by the agent and stored, with a file that the caller may look for.
-    pub files: Vec<(Seq, String)>,
+    /// Rows whose file is gone, among those that were looked at; they are among what is missing.
+    pub gone: u64,
 }
 
-impl Store {
-    /// What is wanted of each lane that an agent offers.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn wants(
-        &self,
-        agent: AgentId,
-        offers: Vec<LaneOffer>,
-    ) -> Result<Vec<LaneWants>, StoreError> {
-        self.read(move |c| {
-            // A lane that is offered twice is answered once: the work follows from what there is,
-            // not from what is said.
-            let mut seen = HashSet::new();
-            let fresh = offers.iter().filter(|o| seen.insert((o.epoch, o.stream)));
-            fresh.map(|offer| lane(c, &agent, offer)).collect()
-        })
-        .await
+impl LaneWants {
+    fn add(&mut self, range: SeqRange) {
+        match self.missing.last_mut() {
+            Some(last) if last.last + 1 == range.first => last.last = range.last,
+            _ => self.missing.push(range),
+        }
+    }
+
+    /// Whether more is missing than may be named; then everything from the next range on is wanted.
+    fn full(&mut self, most: usize) -> bool {
+        let Some(next) = self.missing.get(most) else {
+            return false;
+        };
+        self.from = next.first;
+        self.missing.truncate(most);
+        true
     }
 }
 
-fn lane(c: &Connection, agent: &AgentId, offer: &LaneOffer) -> rusqlite::Result<LaneWants> {
-    let key = LaneKey {
-        agent: agent.clone(),
-        epoch: offer.epoch,
-        stream: offer.stream,
-    };
-    let (agent, epoch, stream) = key_params(&key);
+type Row = (Seq, Option<String>);
+
+impl Store {
+    /// What is wanted of a lane that an agent offers: at most `most` ranges, and where more are
+    /// missing everything from the next one on. A row whose media file `is_there` denies counts as
+    /// missing; without `is_there` files are not looked for.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn wants<F>(
+        &self,
+        agent: &AgentId,
+        offer: &LaneOffer,
+        most: usize,
+        is_there: Option<F>,
+    ) -> Result<LaneWants, StoreError>
+    where
+        F: Fn(&str) -> bool + Clone + Send + 'static,
+    {
+        let key = LaneKey {
+            agent: agent.clone(),
+            epoch: offer.epoch,
+            stream: offer.stream,
+        };
+        let lane = key.clone();
+        let known = self.read_for_ingest(move |c| known(c, &lane)).await?;
+        let mut wants = LaneWants {
+            epoch: offer.epoch,
+            stream: offer.stream,
+            from: known + 1,
+            missing: Vec::new(),
+            gone: 0,
+        };
+        let mut done = 0;
+        for held in &offer.held {
+            // Ranges that overlap or turn back are not ranges that a buffer holds.
+            let (first, last) = (held.first.max(done + 1), held.last.min(known));
+            if last < first {
+                continue;
+            }
+            done = last;
+            let mut expected = first;
+            let mut next = Some(first);
+            while let Some(begin) = next {
+                let (lane, look) = (key.clone(), is_there.is_some());
+                let mut rows = self
+                    .read_for_ingest(move |c| rows(c, &lane, begin, last, look))
+                    .await?;
+                next = rows
+                    .last()
+                    .filter(|_| rows.len() == CHUNK)
+                    .map(|(seq, _)| seq + 1);
+                if let Some(is_there) = is_there.clone() {
+                    let before = rows.len();
+                    // Beside the readers: a slow media disk holds up this answer only.
+                    rows = tokio::task::spawn_blocking(move || {
+                        rows.retain(|(_, file)| file.as_ref().is_none_or(|path| is_there(path)));
+                        rows
+                    })
+                    .await
+                    .map_err(|_| StoreError::Closed)?;
+                    wants.gone += (before - rows.len()) as u64;
+                }
+                for (seq, _) in rows {
+                    if seq > expected {
+                        wants.add(SeqRange {
+                            first: expected,
+                            last: seq - 1,
+                        });
+                    }
+                    expected = seq + 1;
+                }
+                if wants.full(most) {
+                    return Ok(wants);
+                }
+            }
+            if expected <= last {
+                wants.add(SeqRange {
+                    first: expected,
+                    last,
+                });
+            }
+        }
+        wants.full(most);
+        Ok(wants)
+    }
+}
+
+/// The largest number of the lane that the hub knows of.
+fn known(c: &Connection, key: &LaneKey) -> rusqlite::Result<Seq> {
+    let (agent, epoch, stream) = key_params(key);
     let watermark: i64 = c
         .prepare_cached(
             "SELECT watermark FROM lane WHERE agent = ?1 AND epoch = ?2 AND stream = ?3",
@@ -71,53 +157,120 @@ fn lane(c: &Connection, agent: &AgentId, offer: &LaneOffer) -> rusqlite::Result<
             "SELECT max(seq) FROM record WHERE agent = ?1 AND epoch = ?2 AND stream = ?3",
         )?
         .query_row(params![agent, epoch, stream], |row| row.get(0))?;
-    let known = number(watermark.max(newest.unwrap_or(0)));
-    let mut wants = LaneWants {
-        epoch: offer.epoch,
-        stream: offer.stream,
-        from: known + 1,
-        missing: Vec::new(),
-        files: Vec::new(),
-    };
-    let mut rows = c.prepare_cached(
+    Ok(number(watermark.max(newest.unwrap_or(0))))
+}
+
+/// The next stored numbers; with their files only where these are asked for, because the index alone
+/// does not have them.
+fn rows(
+    c: &Connection,
+    key: &LaneKey,
+    first: Seq,
+    last: Seq,
+    with_files: bool,
+) -> rusqlite::Result<Vec<Row>> {
+    let (agent, epoch, stream) = key_params(key);
+    let sql = if with_files {
         "SELECT seq, media FROM record
-         WHERE agent = ?1 AND epoch = ?2 AND stream = ?3 AND seq BETWEEN ?4 AND ?5 ORDER BY seq",
-    )?;
-    let mut done = 0;
-    for held in &offer.held {
-        // Ranges that overlap or turn back are not ranges that a buffer holds.
-        let (first, last) = (held.first.max(done + 1), held.last.min(known));
-        if last < first {
-            continue;
-        }
-        done = last;
-        let mut expected = first;
-        let mut rows = rows.query(params![
+         WHERE agent = ?1 AND epoch = ?2 AND stream = ?3 AND seq BETWEEN ?4 AND ?5
+         ORDER BY seq LIMIT ?6"
+    } else {
+        "SELECT seq, NULL FROM record
+         WHERE agent = ?1 AND epoch = ?2 AND stream = ?3 AND seq BETWEEN ?4 AND ?5
+         ORDER BY seq LIMIT ?6"
+    };
+    let mut query = c.prepare_cached(sql)?;
+    let found = query.query_map(
+        params![
             agent,
             epoch,
             stream,
             first.cast_signed(),
-            last.cast_signed()
-        ])?;
-        while let Some(row) = rows.next()? {
-            let seq = number(row.get(0)?);
-            if seq > expected {
-                wants.missing.push(SeqRange {
-                    first: expected,
-                    last: seq - 1,
-                });
-            }
-            expected = seq + 1;
-            if let Some(media) = row.get(1)? {
-                wants.files.push((seq, media));
-            }
-        }
-        if expected <= last {
-            wants.missing.push(SeqRange {
-                first: expected,
-                last,
-            });
+            last.cast_signed(),
+            i64::try_from(CHUNK).unwrap_or(i64::MAX)
+        ],
+        |row| Ok((number(row.get(0)?), row.get(1)?)),
+    )?;
+    found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: (Epoch, Stream) = (Epoch(7), Stream::Snapshot);
+
+    /// A lane with these numbers stored, each with a file of its number.
+    async fn stored(seqs: &[Seq]) -> (tempfile::TempDir, Store, AgentId) {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("hub.sqlite")).unwrap();
+        let seqs = seqs.to_vec();
+        store
+            .write(move |tx| {
+                let mut insert = tx.prepare(
+                    "INSERT INTO record (agent, epoch, stream, seq, sum, size, readable, declared,
+                                         received_ms, media)
+                     VALUES ('rsud', 7, ?1, ?2, x'', 0, 1, 1, 0, ?2)",
+                )?;
+                for seq in seqs {
+                    insert.execute(params![KEY.1.code(), seq.cast_signed()])?;
+                }
+                Ok(())
+            })
+            .await
+            .unwrap();
+        (dir, store, AgentId::new("rsud").unwrap())
+    }
+
+    /// What an agent may claim.
+    fn everything() -> LaneOffer {
+        LaneOffer {
+            epoch: KEY.0,
+            stream: KEY.1,
+            next: 1,
+            held: vec![SeqRange {
+                first: 1,
+                last: u64::MAX,
+            }],
+            gaps: Vec::new(),
         }
     }
-    Ok(wants)
+
+    #[tokio::test]
+    async fn what_is_missing_is_found_across_chunks_rows_and_files_alike() {
+        let end = 2 * CHUNK as u64 + 10;
+        let seqs: Vec<Seq> = (1..=end).filter(|seq| *seq != 2_000).collect();
+        let (_dir, store, agent) = stored(&seqs).await;
+        let all = everything();
+        let range = |first, last| SeqRange { first, last };
+        let lost = |path: &str| !matches!(path, "1" | "2001" | "4005");
+        let wants = store.wants(&agent, &all, 1_000, Some(lost)).await.unwrap();
+        assert_eq!(
+            wants.missing,
+            [range(1, 1), range(2_000, 2_001), range(4_005, 4_005)]
+        );
+        assert_eq!((wants.from, wants.gone), (end + 1, 3));
+        let none: Option<fn(&str) -> bool> = None;
+        let wants = store.wants(&agent, &all, 1_000, none).await.unwrap();
+        assert_eq!(wants.missing, [range(2_000, 2_000)]);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_claims_everything_draws_a_bounded_answer_and_a_bounded_search() {
+        let seqs: Vec<Seq> = (1..=10_000).map(|n| n * 2).collect();
+        let (_dir, store, agent) = stored(&seqs).await;
+        let all = everything();
+        let looked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = std::sync::Arc::clone(&looked);
+        let is_there = move |_: &str| {
+            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            true
+        };
+        let wants = store
+            .wants(&agent, &all, 100, Some(is_there))
+            .await
+            .unwrap();
+        assert_eq!((wants.missing.len(), wants.from), (100, 201));
+        assert!(looked.load(std::sync::atomic::Ordering::Relaxed) <= CHUNK);
+    }
 }
