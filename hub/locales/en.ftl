@@ -90,6 +90,8 @@ login-wait = { $n ->
     [one] Too many tries. Try again in { $n } minute.
    *[other] Too many tries. Try again in { $n } minutes.
  }
+login-hub-full = The hub's database disk is full, so nobody can log in yet; your name and password are right. Data stays in the boxes at the sites. Tell the administrator.
+login-hub-broken = The hub cannot write to its database, so nobody can log in yet; your name and password are right. Tell the administrator.
 login-old-form = This page has been open for too long. Please fill it in once more.
 
 # pages that are only a note
@@ -101,6 +103,12 @@ bad-request-title = Request not understood
 bad-request-text = Check the address or what you filled in, then try again.
 broken-title = The page could not be loaded
 broken-text = Receiving data from the sites is not affected. Try again, or tell the administrator this code.
+broken-intake-title = The hub has stopped receiving
+broken-intake-text = The hub is being started again. Data stays in the boxes at the sites and is sent again. Try again in a moment, or tell the administrator this code.
+broken-database-title = The hub cannot store new data
+broken-database-text = The hub's database disk is full or failing, and this page could not be loaded. Data stays in the boxes at the sites and follows later. Tell the administrator this and the code.
+broken-media-title = The page could not be loaded
+broken-media-text = The hub's picture disk is full or failing. Punches and events are still received; pictures follow later. Tell the administrator this and the code.
 error-code = Code { $code }
 
 # overview

@@ -84,6 +84,8 @@ login-forgot = Lupa kata sandi? Administrator SCC membuatkan yang baru setelah m
 login-foot = Setiap kali masuk dicatat. Halaman ini tidak memuat apa pun dari luar jaringan kabupaten.
 login-wrong = Nama pengguna atau kata sandi tidak cocok. Periksa huruf besar dan kecil, lalu coba lagi.
 login-wait = Terlalu banyak percobaan. Coba lagi dalam { $n } menit.
+login-hub-full = Disk basis data di pusat penuh, jadi belum ada yang dapat masuk; nama dan kata sandi Anda benar. Data tetap di kotak lokasi. Beri tahu administrator.
+login-hub-broken = Pusat sedang tidak dapat menulis ke basis datanya, jadi belum ada yang dapat masuk; nama dan kata sandi Anda benar. Beri tahu administrator.
 login-old-form = Halaman ini sudah lama terbuka. Isi sekali lagi.
 
 # halaman yang hanya berisi catatan
@@ -95,6 +97,12 @@ bad-request-title = Permintaan tidak dimengerti
 bad-request-text = Periksa alamat atau isian, lalu coba lagi.
 broken-title = Halaman gagal dimuat
 broken-text = Penerimaan data dari lokasi tidak terpengaruh. Coba lagi, atau sampaikan kode ini kepada administrator.
+broken-intake-title = Pusat berhenti menerima data
+broken-intake-text = Pusat sedang dinyalakan ulang. Data tetap di kotak lokasi dan dikirim lagi. Coba lagi sebentar, atau sampaikan kode ini kepada administrator.
+broken-database-title = Pusat tidak dapat menyimpan data baru
+broken-database-text = Disk basis data di pusat penuh atau rusak, dan halaman ini gagal dimuat. Data tetap di kotak lokasi dan menyusul. Sampaikan ini dan kodenya kepada administrator.
+broken-media-title = Halaman gagal dimuat
+broken-media-text = Disk gambar di pusat penuh atau rusak. Absensi dan kejadian tetap diterima; gambar menyusul. Sampaikan ini dan kodenya kepada administrator.
 error-code = Kode { $code }
 
 # ringkasan

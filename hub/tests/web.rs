@@ -488,6 +488,28 @@ async fn the_hubs_own_trouble_is_on_every_page_and_counts_against_no_site() {
 }
 
 #[tokio::test]
+async fn a_page_that_breaks_promises_nothing_that_the_hub_does_not_keep() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    house
+        .database()
+        .execute("ALTER TABLE terminal_read RENAME TO lost", [])
+        .unwrap();
+    let unaffected = "Penerimaan data dari lokasi tidak terpengaruh";
+    let page = operator.get("/absensi").await;
+    assert_eq!(page.status, 500);
+    assert!(page.text().contains(unaffected));
+    house.ingest_fails();
+    let page = operator.get("/absensi").await;
+    assert_eq!(page.status, 500);
+    assert!(
+        page.text()
+            .contains("Pusat tidak dapat menyimpan data baru")
+    );
+    assert!(!page.text().contains(unaffected), "{}", page.text());
+}
+
+#[tokio::test]
 async fn the_document_describes_every_route_of_the_api() {
     let house = House::build().await;
     let document = Browser::of(&house, "meja-2")

@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
@@ -114,6 +115,8 @@ pub(crate) struct Inner {
     ingest: watch::Receiver<ingest::Status>,
     stop: CancellationToken,
     limit: limit::LoginLimit,
+    /// Whether the last session could not be noted as used.
+    untouched: AtomicBool,
 }
 
 impl std::ops::Deref for App {
@@ -238,6 +241,7 @@ impl Opened {
                 ingest: parts.ingest,
                 stop: parts.stop,
                 limit: limit::LoginLimit::new(),
+                untouched: AtomicBool::new(false),
             }),
         };
         let handle = axum_server::Handle::new();

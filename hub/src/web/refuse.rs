@@ -93,8 +93,14 @@ pub(crate) async fn explain(
         Refused::NotFound => (status, super::page::note(&t, "not-found", "")).into_response(),
         Refused::Forged => (status, super::page::note(&t, "forged", "")).into_response(),
         Refused::Bad => (status, super::page::note(&t, "bad-request", "")).into_response(),
+        // "the intake is well" is said only while it is
         Refused::Broken { code } => {
-            (status, super::page::note(&t, "broken", &code)).into_response()
+            let trouble = app.hub_trouble();
+            let key = trouble.first().map_or_else(
+                || "broken".to_owned(),
+                |h| format!("broken-{}", h.what.name()),
+            );
+            (status, super::page::note(&t, &key, &code)).into_response()
         }
     }
 }
