@@ -21,6 +21,8 @@ function children(now, next) {
 
 function element(have, want) {
   for (const { name } of [...have.attributes]) {
+    // what the reader has opened stays open
+    if (have.nodeName === "DETAILS" && name === "open") continue;
     if (!want.hasAttribute(name)) have.removeAttribute(name);
   }
   for (const { name, value } of want.attributes) {

@@ -103,6 +103,7 @@ broken-database-title = Pusat tidak dapat menyimpan data baru
 broken-database-text = Disk basis data di pusat penuh atau rusak, dan halaman ini gagal dimuat. Data tetap di kotak lokasi dan menyusul. Sampaikan ini dan kodenya kepada administrator.
 broken-media-title = Halaman gagal dimuat
 broken-media-text = Disk gambar di pusat penuh atau rusak. Absensi dan kejadian tetap diterima; gambar menyusul. Sampaikan ini dan kodenya kepada administrator.
+technical = rincian teknis
 error-code = Kode { $code }
 
 # ringkasan
@@ -143,7 +144,7 @@ terminal-named = mesin { $name }
 hub-trouble = Gangguan di pusat
 hub-intake = Pusat berhenti menerima data
 hub-intake-what = Pusat sedang dinyalakan ulang. Data tetap di kotak lokasi dan dikirim lagi; tidak ada yang hilang.
-hub-intake-remedy = Bila lebih dari satu menit, periksa layanan scc-hub di mesin pusat.
+hub-intake-remedy = Bila lebih dari satu menit, periksa layanan scc-hub.service di mesin pusat.
 hub-database = Pusat tidak dapat menyimpan data baru
 hub-database-what = Angka dan gambar di halaman ini berhenti di saat itu. Data tetap di kotak lokasi dan menyusul; tidak ada yang hilang, dan ini tidak dihitung kepada lokasi mana pun.
 hub-database-remedy = Periksa ruang dan kesehatan disk basis data di mesin pusat.
@@ -196,8 +197,8 @@ taken-at = diambil { $time }
 stale-at = lama · { $time }
 every = tiap { $n } dtk
 receipt = Tanda terima pengiriman
-receipt-caption = Sejak 00.00 hari ini, jumlah catatan
-receipt-sum = Diambil = tersimpan + antrean + celah.
+receipt-caption = Jumlah catatan
+receipt-sum = Tersimpan: diambil dan tiba sejak 00.00 hari ini. Antrean: sekarang masih di kotak, dari hari mana pun. Celah: hilang sejak 00.00, dengan sebabnya. Ganda: tiba lagi sejak 00.00, disimpan satu kali. Diambil adalah jumlah tersimpan, antrean, dan celah.
 stream = Aliran
 taken = Diambil
 stored = Tersimpan
@@ -300,7 +301,7 @@ remedy-silent = Nyalakan ulang mesin absensi.
 remedy-key-refused = Samakan kunci komunikasi di mesin dan di kotak.
 remedy-busy = Tutup program lain yang memegang mesin.
 remedy-incomplete = Jangan hapus log mesin; agen membaca ulang dengan sendirinya.
-remedy-unknown-format = Kirim hasil scc-agent terminal probe kepada administrator.
+remedy-unknown-format = Kirim hasil scc-agent doctor dan merek, tipe, serta versi firmware mesin kepada administrator.
 remedy-encrypted = Matikan mode tersandi di pengaturan mesin.
 remedy-clock-drift = Setel jam perangkat; keterlambatan belum dinilai.
 remedy-buffer-full = Periksa ruang kartu di kotak.
