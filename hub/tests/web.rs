@@ -510,6 +510,50 @@ async fn a_page_that_breaks_promises_nothing_that_the_hub_does_not_keep() {
 }
 
 #[tokio::test]
+async fn whatever_is_refused_is_said_on_a_page_of_ours() {
+    let house = House::build().await;
+    let mut stranger = Browser::new(&house);
+    // *Keluar* after the session has ended: the login does not lead back to a form
+    let answer = stranger.post("/keluar", "csrf=x").await;
+    let to = answer.header("location");
+    assert_eq!((answer.status, to), (303, Some("/masuk")));
+    let answer = stranger.get("/lokasi").await;
+    assert_eq!(answer.header("location"), Some("/masuk?ke=/lokasi"));
+
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let answer = operator.get("/keluar").await;
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
+    assert!(answer.text().contains("Permintaan tidak dimengerti"));
+    for (path, body, status) in [
+        ("/masuk", "nama=meja-2", 422),
+        ("/keluar", "", 422),
+        ("/lokasi", "", 405),
+        ("/masuk?ke=/", "a".repeat(20_000).as_str(), 413),
+    ] {
+        let answer = operator.post(path, body).await;
+        assert_eq!(answer.status, status, "{path}");
+        let text = answer.text();
+        assert!(
+            text.contains("Permintaan tidak dimengerti"),
+            "{path}: {text}"
+        );
+    }
+    // a query twice, a path that is no text
+    for path in ["/masuk?ke=/&ke=/", "/lokasi/%ff", "/bahasa/%ff"] {
+        let answer = operator.get(path).await;
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(
+            answer.text().contains("Permintaan tidak dimengerti"),
+            "{path}"
+        );
+    }
+    // programs get what programs read
+    let answer = operator.post("/api/v1/sites", "").await;
+    assert_eq!(answer.status, 405);
+    assert_eq!(answer.json()["error"], "bad request");
+}
+
+#[tokio::test]
 async fn the_document_describes_every_route_of_the_api() {
     let house = House::build().await;
     let document = Browser::of(&house, "meja-2")

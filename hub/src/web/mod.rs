@@ -166,13 +166,13 @@ fn router(app: App) -> Router {
         .route("/healthz", get(ops::healthz))
         .route("/assets/{version}/{name}", get(assets::file))
         .fallback(|| async { Refused::NotFound })
+        .layer(RequestBodyLimitLayer::new(16 * 1024))
         .layer(axum::middleware::from_fn_with_state(
             app.clone(),
             refuse::explain,
         ))
         .layer(axum::middleware::from_fn(headers::protect))
         .layer(CompressionLayer::new())
-        .layer(RequestBodyLimitLayer::new(16 * 1024))
         .with_state(app)
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum::http::Method;
 use axum::http::header::{COOKIE, HeaderMap};
 use axum::http::request::Parts;
 use scc_common::clock::WallMs;
@@ -141,7 +142,13 @@ impl FromRequestParts<App> for Viewer {
     type Rejection = Refused;
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refused> {
         viewer(parts, app).await?.ok_or_else(|| {
-            let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+            // a form cannot be sent again after the login: whoever sent one begins at the overview
+            let page = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+            let path = if parts.method == Method::GET {
+                page
+            } else {
+                "/"
+            };
             Refused::NotLoggedIn {
                 page: path.to_owned(),
             }
