@@ -554,6 +554,54 @@ async fn whatever_is_refused_is_said_on_a_page_of_ours() {
 }
 
 #[tokio::test]
+async fn a_flood_of_connections_stops_no_honest_request() {
+    let house = House::build().await;
+    let flood_from = "127.0.0.2:0".parse().unwrap();
+    let mut flood = Vec::new();
+    for _ in 0..300 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(flood_from).unwrap();
+        flood.push(socket.connect(house.address).await.unwrap());
+    }
+    // 64 places for one address; the rest is closed at once, not after a handshake's patience
+    let mut closed = 0;
+    for stream in flood.iter_mut().skip(64) {
+        let read = tokio::io::AsyncReadExt::read_u8(stream);
+        let ended = tokio::time::timeout(Duration::from_secs(5), read).await;
+        closed += usize::from(ended.is_ok_and(|byte| byte.is_err()));
+    }
+    assert_eq!(closed, 236);
+    let mut operator = Browser::of(&house, "meja-2").await;
+    assert_eq!(operator.get("/").await.status, 200);
+
+    // nor does one session hold more event streams than it has use for
+    let bound = Duration::from_secs(10);
+    let mut open = Vec::new();
+    for _ in 0..16 {
+        let mut events = operator.events("/events?di=lokasi").await;
+        events.until(&["event: beat"], bound).await;
+        open.push(events);
+    }
+    let answer = operator.get("/events?di=lokasi").await;
+    assert_eq!(answer.status, 429, "{}", answer.text());
+    // a tab that is closed makes room
+    drop(open.pop());
+    let again = async {
+        loop {
+            let mut events = operator.events("/events?di=lokasi").await;
+            let (text, _) = events.until(&["HTTP/1.1 "], bound).await;
+            if text.starts_with("HTTP/1.1 200") {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(bound, again)
+        .await
+        .expect("room again");
+}
+
+#[tokio::test]
 async fn the_document_describes_every_route_of_the_api() {
     let house = House::build().await;
     let document = Browser::of(&house, "meja-2")
