@@ -602,6 +602,23 @@ async fn a_flood_of_connections_stops_no_honest_request() {
 }
 
 #[tokio::test]
+async fn a_kept_picture_is_asked_for_each_time() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let path = format!("/media/{VILLA_PICTURE}");
+    let first = operator.get(&path).await;
+    assert_eq!(first.header("cache-control"), Some("private, no-cache"));
+    let tag = first.header("etag").unwrap().to_owned();
+    operator.kept = Some(tag.clone());
+    let again = operator.get(&path).await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    // the next one at the same PC has the picture in the browser, and no right to it
+    let mut agency = Browser::of(&house, "rsud").await;
+    agency.kept = Some(tag);
+    assert_eq!(agency.get(&path).await.status, 404);
+}
+
+#[tokio::test]
 async fn the_document_describes_every_route_of_the_api() {
     let house = House::build().await;
     let document = Browser::of(&house, "meja-2")
