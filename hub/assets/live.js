@@ -31,8 +31,11 @@ function connect() {
     const { id, html } = JSON.parse(event.data);
     const part = document.getElementById(id);
     if (!part) return location.reload();
+    const focused = document.activeElement;
     morph(part, html);
     tables();
+    // a row that was moved has lost it
+    if (focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
     tick();
   });
   source.addEventListener("beat", (event) => {

@@ -10,8 +10,13 @@ export function morph(target, html) {
 function children(now, next) {
   const wanted = [...next.childNodes];
   wanted.forEach((want, i) => {
+    // a row is its own, wherever the reader's sorting has put it
+    const key = want.dataset?.key;
+    const own = key && [...now.children].find((c) => c.dataset.key === key);
+    if (own && own !== now.childNodes[i]) now.insertBefore(own, now.childNodes[i]);
     const have = now.childNodes[i];
-    if (!have) now.append(want);
+    if (have?.dataset?.key && have.dataset.key !== key) now.insertBefore(want, have);
+    else if (!have) now.append(want);
     else if (have.nodeType !== want.nodeType || have.nodeName !== want.nodeName) have.replaceWith(want);
     else if (have.nodeType === Node.ELEMENT_NODE) element(have, want);
     else if (have.data !== want.data) have.data = want.data;
@@ -21,6 +26,8 @@ function children(now, next) {
 
 function element(have, want) {
   for (const { name } of [...have.attributes]) {
+    // what the reader has opened stays open
+    if (have.nodeName === "DETAILS" && name === "open") continue;
     if (!want.hasAttribute(name)) have.removeAttribute(name);
   }
   for (const { name, value } of want.attributes) {

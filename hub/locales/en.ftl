@@ -90,6 +90,8 @@ login-wait = { $n ->
     [one] Too many tries. Try again in { $n } minute.
    *[other] Too many tries. Try again in { $n } minutes.
  }
+login-hub-full = The hub's database disk is full, so nobody can log in yet; your name and password are right. Data stays in the boxes at the sites. Tell the administrator.
+login-hub-broken = The hub cannot write to its database, so nobody can log in yet; your name and password are right. Tell the administrator.
 login-old-form = This page has been open for too long. Please fill it in once more.
 
 # pages that are only a note
@@ -101,6 +103,13 @@ bad-request-title = Request not understood
 bad-request-text = Check the address or what you filled in, then try again.
 broken-title = The page could not be loaded
 broken-text = Receiving data from the sites is not affected. Try again, or tell the administrator this code.
+broken-intake-title = The hub has stopped receiving
+broken-intake-text = The hub is being started again. Data stays in the boxes at the sites and is sent again. Try again in a moment, or tell the administrator this code.
+broken-database-title = The hub cannot store new data
+broken-database-text = The hub's database disk is full or failing, and this page could not be loaded. Data stays in the boxes at the sites and follows later. Tell the administrator this and the code.
+broken-media-title = The page could not be loaded
+broken-media-text = The hub's picture disk is full or failing. Punches and events are still received; pictures follow later. Tell the administrator this and the code.
+technical = technical details
 error-code = Code { $code }
 
 # overview
@@ -153,7 +162,7 @@ terminal-named = machine { $name }
 hub-trouble = Trouble at the hub
 hub-intake = The hub has stopped receiving
 hub-intake-what = The hub is being started again. Data stays in the boxes at the sites and is sent again; nothing is lost.
-hub-intake-remedy = If this lasts longer than a minute, look at the service scc-hub on the hub's machine.
+hub-intake-remedy = If this lasts longer than a minute, look at the service scc-hub.service on the hub's machine.
 hub-database = The hub cannot store new data
 hub-database-what = Numbers and pictures on this page stopped at that moment. Data stays in the boxes at the sites and follows later; nothing is lost, and this counts against no site.
 hub-database-remedy = Check the room and the health of the database's disk on the hub's machine.
@@ -206,8 +215,8 @@ taken-at = taken { $time }
 stale-at = old · { $time }
 every = every { $n } s
 receipt = Delivery receipt
-receipt-caption = Since 00:00 today, records
-receipt-sum = Taken = stored + queued + gaps.
+receipt-caption = Number of records
+receipt-sum = Stored: taken and arrived since 00:00 today. Queued: in the box now, of whatever day. Gap: lost since 00:00, with the reason. Duplicates: arrived again since 00:00, stored once. Taken is the sum of stored, queued and gap.
 stream = Stream
 taken = Taken
 stored = Stored
@@ -316,7 +325,7 @@ remedy-silent = Restart the attendance machine.
 remedy-key-refused = Make the comm key the same on the machine and in the box.
 remedy-busy = Close the other program that holds the machine.
 remedy-incomplete = Do not clear the machine's log; the agent reads again by itself.
-remedy-unknown-format = Send the output of scc-agent terminal probe to the administrator.
+remedy-unknown-format = Send the output of scc-agent doctor and the machine's make, type and firmware version to the administrator.
 remedy-encrypted = Switch the encrypted mode off in the machine's settings.
 remedy-clock-drift = Set the device's clock; lateness is not judged yet.
 remedy-buffer-full = Check the room on the box's card.

@@ -84,6 +84,8 @@ login-forgot = Lupa kata sandi? Administrator SCC membuatkan yang baru setelah m
 login-foot = Setiap kali masuk dicatat. Halaman ini tidak memuat apa pun dari luar jaringan kabupaten.
 login-wrong = Nama pengguna atau kata sandi tidak cocok. Periksa huruf besar dan kecil, lalu coba lagi.
 login-wait = Terlalu banyak percobaan. Coba lagi dalam { $n } menit.
+login-hub-full = Disk basis data di pusat penuh, jadi belum ada yang dapat masuk; nama dan kata sandi Anda benar. Data tetap di kotak lokasi. Beri tahu administrator.
+login-hub-broken = Pusat sedang tidak dapat menulis ke basis datanya, jadi belum ada yang dapat masuk; nama dan kata sandi Anda benar. Beri tahu administrator.
 login-old-form = Halaman ini sudah lama terbuka. Isi sekali lagi.
 
 # halaman yang hanya berisi catatan
@@ -95,6 +97,13 @@ bad-request-title = Permintaan tidak dimengerti
 bad-request-text = Periksa alamat atau isian, lalu coba lagi.
 broken-title = Halaman gagal dimuat
 broken-text = Penerimaan data dari lokasi tidak terpengaruh. Coba lagi, atau sampaikan kode ini kepada administrator.
+broken-intake-title = Pusat berhenti menerima data
+broken-intake-text = Pusat sedang dinyalakan ulang. Data tetap di kotak lokasi dan dikirim lagi. Coba lagi sebentar, atau sampaikan kode ini kepada administrator.
+broken-database-title = Pusat tidak dapat menyimpan data baru
+broken-database-text = Disk basis data di pusat penuh atau rusak, dan halaman ini gagal dimuat. Data tetap di kotak lokasi dan menyusul. Sampaikan ini dan kodenya kepada administrator.
+broken-media-title = Halaman gagal dimuat
+broken-media-text = Disk gambar di pusat penuh atau rusak. Absensi dan kejadian tetap diterima; gambar menyusul. Sampaikan ini dan kodenya kepada administrator.
+technical = rincian teknis
 error-code = Kode { $code }
 
 # ringkasan
@@ -135,7 +144,7 @@ terminal-named = mesin { $name }
 hub-trouble = Gangguan di pusat
 hub-intake = Pusat berhenti menerima data
 hub-intake-what = Pusat sedang dinyalakan ulang. Data tetap di kotak lokasi dan dikirim lagi; tidak ada yang hilang.
-hub-intake-remedy = Bila lebih dari satu menit, periksa layanan scc-hub di mesin pusat.
+hub-intake-remedy = Bila lebih dari satu menit, periksa layanan scc-hub.service di mesin pusat.
 hub-database = Pusat tidak dapat menyimpan data baru
 hub-database-what = Angka dan gambar di halaman ini berhenti di saat itu. Data tetap di kotak lokasi dan menyusul; tidak ada yang hilang, dan ini tidak dihitung kepada lokasi mana pun.
 hub-database-remedy = Periksa ruang dan kesehatan disk basis data di mesin pusat.
@@ -188,8 +197,8 @@ taken-at = diambil { $time }
 stale-at = lama · { $time }
 every = tiap { $n } dtk
 receipt = Tanda terima pengiriman
-receipt-caption = Sejak 00.00 hari ini, jumlah catatan
-receipt-sum = Diambil = tersimpan + antrean + celah.
+receipt-caption = Jumlah catatan
+receipt-sum = Tersimpan: diambil dan tiba sejak 00.00 hari ini. Antrean: sekarang masih di kotak, dari hari mana pun. Celah: hilang sejak 00.00, dengan sebabnya. Ganda: tiba lagi sejak 00.00, disimpan satu kali. Diambil adalah jumlah tersimpan, antrean, dan celah.
 stream = Aliran
 taken = Diambil
 stored = Tersimpan
@@ -292,7 +301,7 @@ remedy-silent = Nyalakan ulang mesin absensi.
 remedy-key-refused = Samakan kunci komunikasi di mesin dan di kotak.
 remedy-busy = Tutup program lain yang memegang mesin.
 remedy-incomplete = Jangan hapus log mesin; agen membaca ulang dengan sendirinya.
-remedy-unknown-format = Kirim hasil scc-agent terminal probe kepada administrator.
+remedy-unknown-format = Kirim hasil scc-agent doctor dan merek, tipe, serta versi firmware mesin kepada administrator.
 remedy-encrypted = Matikan mode tersandi di pengaturan mesin.
 remedy-clock-drift = Setel jam perangkat; keterlambatan belum dinilai.
 remedy-buffer-full = Periksa ruang kartu di kotak.

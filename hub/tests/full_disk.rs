@@ -3,11 +3,13 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     clippy::print_stdout,
     reason = "a test says what it expected by failing"
 )]
 
 mod ingest_harness;
+mod web_house;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use ingest_harness::{EVENTS, Hub, STILLS, event, still};
-use scc_hub::ingest::Limits;
+use scc_hub::ingest::{Limits, Status};
+use web_house::client::Browser;
+use web_house::{House, trouble};
 
 const CHILD: &str = "SCC_TEST_SMALL_DISK";
 const PICTURE: usize = 700_000;
@@ -34,6 +38,10 @@ fn in_a_namespace(test: &str) {
         .expect("unshare (util-linux) is there");
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     if !text.contains("running 1 test") {
+        assert!(
+            std::env::var_os("SCC_ALLOW_SKIP").is_some(),
+            "no mount namespace here, so nothing was tested (SCC_ALLOW_SKIP=1 goes on without): {text}"
+        );
         println!("SKIPPED: no mount namespace here: {text}");
         return;
     }
@@ -159,4 +167,55 @@ async fn child_with_a_small_media_disk() {
 #[test]
 fn a_full_media_disk_loses_nothing_and_recovers_by_itself() {
     in_a_namespace("child_with_a_small_media_disk");
+}
+
+/// Not a test of its own: runs where it may mount things.
+#[tokio::test]
+async fn child_with_pages_on_a_full_disk() {
+    let Some(dir) = std::env::var_os(CHILD) else {
+        return;
+    };
+    let dir = PathBuf::from(dir);
+    mount(&dir, "16m");
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let foreign = fill(&dir);
+    // what the database's files had room for is soon used up
+    let note = || {
+        house
+            .store
+            .note(0, "x".repeat(4_096), "fills", String::new())
+    };
+    while note().await.is_ok() {}
+    house.hub_status(Status {
+        database: Some(trouble("the disk of the database is full")),
+        media: None,
+    });
+
+    // a minute later the session's use would be written down: the page comes all the same
+    house.clock.advance(61_000);
+    let page = operator.get("/").await;
+    assert_eq!(page.status, 200, "{}", page.text());
+    assert!(
+        page.text()
+            .contains("Pusat tidak dapat menyimpan data baru")
+    );
+
+    // nobody can come in, and is told why; who mistypes is told that
+    let mut late = Browser::new(&house);
+    let right = late.log_in("rsud", web_house::PASSWORD).await;
+    assert_eq!(right.status, 503);
+    assert!(right.text().contains("Disk basis data di pusat penuh"));
+    assert_eq!(late.log_in("rsud", "salah sekali").await.status, 401);
+
+    // with room again, all is as before
+    std::fs::remove_file(foreign).unwrap();
+    let back = late.log_in("rsud", web_house::PASSWORD).await;
+    assert_eq!(back.status, 303, "{}", back.text());
+    println!("small disk: the pages told it");
+}
+
+#[test]
+fn a_full_database_disk_is_told_by_the_pages() {
+    in_a_namespace("child_with_pages_on_a_full_disk");
 }

@@ -488,6 +488,137 @@ async fn the_hubs_own_trouble_is_on_every_page_and_counts_against_no_site() {
 }
 
 #[tokio::test]
+async fn a_page_that_breaks_promises_nothing_that_the_hub_does_not_keep() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    house
+        .database()
+        .execute("ALTER TABLE terminal_read RENAME TO lost", [])
+        .unwrap();
+    let unaffected = "Penerimaan data dari lokasi tidak terpengaruh";
+    let page = operator.get("/absensi").await;
+    assert_eq!(page.status, 500);
+    assert!(page.text().contains(unaffected));
+    house.ingest_fails();
+    let page = operator.get("/absensi").await;
+    assert_eq!(page.status, 500);
+    assert!(
+        page.text()
+            .contains("Pusat tidak dapat menyimpan data baru")
+    );
+    assert!(!page.text().contains(unaffected), "{}", page.text());
+}
+
+#[tokio::test]
+async fn whatever_is_refused_is_said_on_a_page_of_ours() {
+    let house = House::build().await;
+    let mut stranger = Browser::new(&house);
+    // *Keluar* after the session has ended: the login does not lead back to a form
+    let answer = stranger.post("/keluar", "csrf=x").await;
+    let to = answer.header("location");
+    assert_eq!((answer.status, to), (303, Some("/masuk")));
+    let answer = stranger.get("/lokasi").await;
+    assert_eq!(answer.header("location"), Some("/masuk?ke=/lokasi"));
+
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let answer = operator.get("/keluar").await;
+    assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")));
+    assert!(answer.text().contains("Permintaan tidak dimengerti"));
+    for (path, body, status) in [
+        ("/masuk", "nama=meja-2", 422),
+        ("/keluar", "", 422),
+        ("/lokasi", "", 405),
+        ("/masuk?ke=/", "a".repeat(20_000).as_str(), 413),
+    ] {
+        let answer = operator.post(path, body).await;
+        assert_eq!(answer.status, status, "{path}");
+        let text = answer.text();
+        assert!(
+            text.contains("Permintaan tidak dimengerti"),
+            "{path}: {text}"
+        );
+    }
+    // a query twice, a path that is no text
+    for path in ["/masuk?ke=/&ke=/", "/lokasi/%ff", "/bahasa/%ff"] {
+        let answer = operator.get(path).await;
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(
+            answer.text().contains("Permintaan tidak dimengerti"),
+            "{path}"
+        );
+    }
+    // programs get what programs read
+    let answer = operator.post("/api/v1/sites", "").await;
+    assert_eq!(answer.status, 405);
+    assert_eq!(answer.json()["error"], "bad request");
+}
+
+#[tokio::test]
+async fn a_flood_of_connections_stops_no_honest_request() {
+    let house = House::build().await;
+    let flood_from = "127.0.0.2:0".parse().unwrap();
+    let mut flood = Vec::new();
+    for _ in 0..300 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(flood_from).unwrap();
+        flood.push(socket.connect(house.address).await.unwrap());
+    }
+    // 64 places for one address; the rest is closed at once, not after a handshake's patience
+    let mut closed = 0;
+    for stream in flood.iter_mut().skip(64) {
+        let read = tokio::io::AsyncReadExt::read_u8(stream);
+        let ended = tokio::time::timeout(Duration::from_secs(5), read).await;
+        closed += usize::from(ended.is_ok_and(|byte| byte.is_err()));
+    }
+    assert_eq!(closed, 236);
+    let mut operator = Browser::of(&house, "meja-2").await;
+    assert_eq!(operator.get("/").await.status, 200);
+
+    // nor does one session hold more event streams than it has use for
+    let bound = Duration::from_secs(10);
+    let mut open = Vec::new();
+    for _ in 0..16 {
+        let mut events = operator.events("/events?di=lokasi").await;
+        events.until(&["event: beat"], bound).await;
+        open.push(events);
+    }
+    let answer = operator.get("/events?di=lokasi").await;
+    assert_eq!(answer.status, 429, "{}", answer.text());
+    // a tab that is closed makes room
+    drop(open.pop());
+    let again = async {
+        loop {
+            let mut events = operator.events("/events?di=lokasi").await;
+            let (text, _) = events.until(&["HTTP/1.1 "], bound).await;
+            if text.starts_with("HTTP/1.1 200") {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(bound, again)
+        .await
+        .expect("room again");
+}
+
+#[tokio::test]
+async fn a_kept_picture_is_asked_for_each_time() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let path = format!("/media/{VILLA_PICTURE}");
+    let first = operator.get(&path).await;
+    assert_eq!(first.header("cache-control"), Some("private, no-cache"));
+    let tag = first.header("etag").unwrap().to_owned();
+    operator.kept = Some(tag.clone());
+    let again = operator.get(&path).await;
+    assert_eq!((again.status, again.body.len()), (304, 0));
+    // the next one at the same PC has the picture in the browser, and no right to it
+    let mut agency = Browser::of(&house, "rsud").await;
+    agency.kept = Some(tag);
+    assert_eq!(agency.get(&path).await.status, 404);
+}
+
+#[tokio::test]
 async fn the_document_describes_every_route_of_the_api() {
     let house = House::build().await;
     let document = Browser::of(&house, "meja-2")

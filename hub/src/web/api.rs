@@ -166,7 +166,8 @@ struct Receipt {
     conflicts: u64,
 }
 
-/// One stream of a receipt: taken = stored + queued + lost.
+/// One stream of a receipt. `stored`: captured and arrived since the day began; `queued`: at the site
+/// now, of whatever day; `lost`: to gaps since the day began; `taken` is their sum, not a check.
 #[derive(Debug, Serialize, ToSchema)]
 struct StreamLine {
     stream: &'static str,

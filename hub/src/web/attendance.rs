@@ -82,7 +82,7 @@ impl TerminalRow {
         }
     }
 
-    /// "mesin 214 / pusat 214", with "?" where nobody could look. HTML.
+    /// "mesin 214 / pusat 214", with "?" where nobody could look.
     pub(crate) fn pair(&self, t: &T) -> String {
         let machine = self.machine.map_or_else(|| "?".to_owned(), |n| t.int(n));
         t.with(
@@ -94,7 +94,7 @@ impl TerminalRow {
         )
     }
 
-    /// A count of the day as it may be said: a machine that nobody has read has not "0". HTML.
+    /// A count of the day as it may be said: a machine that nobody has read has not "0".
     pub(crate) fn known(&self, t: &T, n: impl std::borrow::Borrow<u64>) -> String {
         match (*n.borrow(), self.standing) {
             (0, Standing::Unread | Standing::Never) => "?".to_owned(),
@@ -146,7 +146,7 @@ impl AgencyRow {
         t.badge(self.worst.state(), &words)
     }
 
-    /// Its punches, unless no machine has been read. HTML.
+    /// Its punches, unless no machine has been read.
     fn known(&self, t: &T) -> String {
         let read = |row: &TerminalRow| row.machine.is_some() || row.stored > 0;
         if self.terminals.iter().any(read) {

@@ -58,8 +58,11 @@ pub(crate) async fn stream(
     let t = app.t(&headers);
     // refused here rather than in a stream that nobody can read the status of
     let first = parts(&app, &t, &viewer, &watch.di).await?;
+    let seat = app.streams.take(viewer.token_sha256);
+    let seat = seat.ok_or(Refused::TooMany)?;
     let (tell, told) = mpsc::channel(16);
     tokio::spawn(async move {
+        let _seat = seat;
         let mut changes = app.fleet.changes();
         changes.mark_unchanged();
         let mut ingest = app.ingest.clone();

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use super::session::{self, LOGIN, SESSION, Viewer};
 use super::text::T;
 use super::{App, LANG, Refused, assets, password};
+use crate::store::StoreError;
 
 #[derive(Template)]
 #[template(path = "login.html")]
@@ -124,10 +125,14 @@ pub(crate) async fn enter(
     if !password::verify(entry.sandi, stored).await {
         let who: String = name.chars().take(64).collect();
         tracing::warn!(user = who, peer = %peer.ip(), "a login failed");
-        app.store
+        let noted = app
+            .store
             .note(now_ms, who, "login refused", peer.ip().to_string())
-            .await
-            .map_err(Refused::broken)?;
+            .await;
+        if let Err(error) = noted {
+            // the log has it; whoever mistyped must hear that, and not of the disk
+            tracing::warn!(%error, "a refused login is not in the audit");
+        }
         return show(
             &t,
             to,
@@ -137,7 +142,8 @@ pub(crate) async fn enter(
         );
     }
     let token = session::secret();
-    app.store
+    let begun = app
+        .store
         .begin_session(
             session::sha256(&token),
             name.to_owned(),
@@ -145,8 +151,16 @@ pub(crate) async fn enter(
             peer.ip().to_string(),
             now_ms,
         )
-        .await
-        .map_err(Refused::broken)?;
+        .await;
+    if let Err(error) = begun {
+        // a session is a row, and no row can be written: say so where they stand
+        tracing::error!(%error, "nobody can log in");
+        let error = match error {
+            StoreError::Full(_) => t.s("login-hub-full"),
+            _ => t.s("login-hub-broken"),
+        };
+        return show(&t, to, name, Some(error), StatusCode::SERVICE_UNAVAILABLE);
+    }
     let cookies = AppendHeaders([
         (
             header::SET_COOKIE,
@@ -170,10 +184,14 @@ pub(crate) async fn leave(
     if !viewer.wrote(&form.csrf) {
         return Err(Refused::Forged);
     }
-    app.store
+    let ended = app
+        .store
         .end_session(viewer.token_sha256, viewer.name, app.clock.wall_ms())
-        .await
-        .map_err(Refused::broken)?;
+        .await;
+    if let Err(error) = ended {
+        // the next person at this PC must not find it open: the cookie goes even if the row stays
+        tracing::error!(%error, "a session was left and could not be ended");
+    }
     let cookie = AppendHeaders([(header::SET_COOKIE, session::set_secret(SESSION, "", 0))]);
     Ok((cookie, Redirect::to("/masuk")).into_response())
 }

@@ -1,7 +1,7 @@
 //! Pictures and video, to those who may see their site.
 
 use axum::extract::{Path, State};
-use axum::http::header;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use scc_common::id::DeviceId;
@@ -11,12 +11,16 @@ use super::page::visible_site;
 use super::session::Viewer;
 use super::{App, Refused};
 
+/// Kept by the viewer's own browser, and shown only after the hub has said again that it may be.
+const ASK: &str = "private, no-cache";
+
 /// A stored picture or piece of video by its record. It never changes, so the viewer's own browser
-/// may keep it for a day; shared caches may not.
+/// may keep it, but asks each time: whoever sits there next may not see what this one saw.
 pub(crate) async fn stored(
     State(app): State<App>,
     viewer: Viewer,
     Path(record): Path<i64>,
+    headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let at = app
         .store
@@ -33,8 +37,14 @@ pub(crate) async fn stored(
         Stream::Segment => "video/mp4",
         _ => return Err(Refused::NotFound),
     };
+    let tag = format!("\"{record}\"");
+    let kept = headers.get(header::IF_NONE_MATCH);
+    if kept.is_some_and(|k| k.as_bytes() == tag.as_bytes()) {
+        let same = [(header::ETAG, tag), (header::CACHE_CONTROL, ASK.to_owned())];
+        return Ok((StatusCode::NOT_MODIFIED, same).into_response());
+    }
     let bytes = app.media.get(&at.path).await.map_err(Refused::broken)?;
-    Ok(answer(kind, "private, max-age=86400, immutable", bytes))
+    Ok(([(header::ETAG, tag)], answer(kind, bytes)).into_response())
 }
 
 /// A camera's newest picture as *now* brought it, ahead of the backlog.
@@ -50,12 +60,12 @@ pub(crate) async fn still(
         .fleet
         .still(&site.id, &device)
         .ok_or(Refused::NotFound)?;
-    Ok(answer("image/jpeg", "private, no-cache", still.jpeg))
+    Ok(answer("image/jpeg", still.jpeg))
 }
 
-fn answer(kind: &'static str, cache: &'static str, bytes: Bytes) -> Response {
+fn answer(kind: &'static str, bytes: Bytes) -> Response {
     (
-        [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, cache)],
+        [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, ASK)],
         bytes,
     )
         .into_response()

@@ -7,10 +7,11 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use jiff::tz::TimeZone;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
 
 use crate::config;
 use crate::fleet::{Fleet, Snapshot};
@@ -42,6 +44,7 @@ pub(crate) mod overview;
 mod page;
 pub mod password;
 mod refuse;
+mod seats;
 mod session;
 mod site;
 pub(crate) mod text;
@@ -114,6 +117,10 @@ pub(crate) struct Inner {
     ingest: watch::Receiver<ingest::Status>,
     stop: CancellationToken,
     limit: limit::LoginLimit,
+    /// Open event streams, by session.
+    streams: seats::Seats<[u8; 32]>,
+    /// Whether the last session could not be noted as used.
+    untouched: AtomicBool,
 }
 
 impl std::ops::Deref for App {
@@ -122,6 +129,21 @@ impl std::ops::Deref for App {
         &self.inner
     }
 }
+
+/// Connections at one time. A browser needs one (HTTP/2), or six; a county has tens of them.
+const CONNECTIONS: usize = 1_000;
+/// Of these, from one address. Some offices stand behind one router.
+const CONNECTIONS_PER_ADDRESS: usize = 64;
+/// Event streams of one session: as many tabs as anybody can look at.
+const STREAMS_PER_SESSION: usize = 16;
+/// Event streams of everybody; each holds a task that renders.
+const STREAMS: usize = 512;
+/// From a request's head to the head of its answer, its body and all; event streams answer at once.
+const REQUEST: Duration = Duration::from_secs(30);
+/// An HTTP/2 peer that has gone is noticed within twice this.
+const ALIVE: Duration = Duration::from_secs(20);
+/// Requests at one time on one HTTP/2 connection.
+const AT_ONCE: u32 = 64;
 
 /// The zone that pages use before a register names one: Soppeng's.
 const ZONE: &str = "Asia/Makassar";
@@ -163,13 +185,17 @@ fn router(app: App) -> Router {
         .route("/healthz", get(ops::healthz))
         .route("/assets/{version}/{name}", get(assets::file))
         .fallback(|| async { Refused::NotFound })
+        .layer(RequestBodyLimitLayer::new(16 * 1024))
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            REQUEST,
+        ))
         .layer(axum::middleware::from_fn_with_state(
             app.clone(),
             refuse::explain,
         ))
         .layer(axum::middleware::from_fn(headers::protect))
         .layer(CompressionLayer::new())
-        .layer(RequestBodyLimitLayer::new(16 * 1024))
         .with_state(app)
 }
 
@@ -238,18 +264,27 @@ impl Opened {
                 ingest: parts.ingest,
                 stop: parts.stop,
                 limit: limit::LoginLimit::new(),
+                streams: seats::Seats::new(STREAMS, STREAMS_PER_SESSION),
+                untouched: AtomicBool::new(false),
             }),
         };
         let handle = axum_server::Handle::new();
         let tls = axum_server::tls_rustls::RustlsConfig::from_config(Arc::new(self.tls));
-        let mut server = axum_server::tls_rustls::from_tcp_rustls(self.listener, tls)
+        let door = seats::Door(seats::Seats::new(CONNECTIONS, CONNECTIONS_PER_ADDRESS));
+        let acceptor = axum_server::tls_rustls::RustlsAcceptor::new(tls).acceptor(door);
+        let mut server = axum_server::from_tcp(self.listener)
             .map_err(listen)?
+            .acceptor(acceptor)
             .handle(handle.clone())
             .first_request_timeout(Duration::from_secs(20));
         server
             .http_builder()
             .http1()
-            .header_read_timeout(Duration::from_secs(60));
+            .header_read_timeout(Duration::from_secs(60))
+            .http2()
+            .keep_alive_interval(ALIVE)
+            .keep_alive_timeout(ALIVE)
+            .max_concurrent_streams(AT_ONCE);
         let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
         let task = tokio::spawn(server.serve(service));
         tokio::spawn(async move {

@@ -1,10 +1,13 @@
 //! What is answered when a page cannot be shown: one type for pages, API and media, so that nobody
 //! learns from the kind of answer what exists. Another's site is the same 404 as no site at all.
 
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+
+use super::App;
+use super::text::T;
 
 /// Why something is not shown.
 #[derive(Debug, Clone)]
@@ -17,6 +20,11 @@ pub(crate) enum Refused {
     Forged,
     /// The request makes no sense.
     Bad,
+    /// More at one time than one person needs.
+    TooMany,
+    /// A router's or an extractor's own refusal: no such method, a field or a part of the path that
+    /// cannot be read, a body that is too large.
+    Unread(StatusCode),
     /// The hub's own fault, with a code that is in the log.
     Broken { code: String },
 }
@@ -29,12 +37,21 @@ impl Refused {
         Self::Broken { code }
     }
 
+    /// What axum refused by itself, in English and as plain text. Our own answers are never that.
+    fn of_axum(response: &Response) -> Option<Self> {
+        let kind = response.headers().get(header::CONTENT_TYPE);
+        let plain = kind.is_none_or(|k| k.as_bytes().starts_with(b"text/plain"));
+        (response.status().is_client_error() && plain).then(|| Self::Unread(response.status()))
+    }
+
     const fn status(&self) -> StatusCode {
         match self {
             Self::NotLoggedIn { .. } => StatusCode::UNAUTHORIZED,
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Forged => StatusCode::FORBIDDEN,
             Self::Bad => StatusCode::BAD_REQUEST,
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unread(status) => *status,
             Self::Broken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -49,11 +66,7 @@ impl IntoResponse for Refused {
 }
 
 /// Gives refusals their body: a redirect to the login or a page for people, JSON for programs.
-pub(crate) async fn explain(
-    axum::extract::State(app): axum::extract::State<super::App>,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn explain(State(app): State<App>, request: Request, next: Next) -> Response {
     let path = request.uri().path();
     let for_programs = [
         "/api/", "/media/", "/events", "/metrics", "/healthz", "/assets/",
@@ -62,16 +75,27 @@ pub(crate) async fn explain(
     .any(|p| path.starts_with(p));
     let t = app.t(request.headers());
     let response = next.run(request).await;
-    let Some(refused) = response.extensions().get::<Refused>().cloned() else {
+    let ours = response.extensions().get::<Refused>().cloned();
+    let Some(refused) = ours.or_else(|| Refused::of_axum(&response)) else {
         return response;
     };
+    let allow = response.headers().get(header::ALLOW).cloned();
+    let mut response = said(refused, for_programs, &t, &app);
+    if let Some(allow) = allow {
+        response.headers_mut().insert(header::ALLOW, allow);
+    }
+    response
+}
+
+fn said(refused: Refused, for_programs: bool, t: &T, app: &App) -> Response {
     let status = refused.status();
     if for_programs {
         let error = match &refused {
             Refused::NotLoggedIn { .. } => "not logged in",
             Refused::NotFound => "not found",
             Refused::Forged => "the form is not ours",
-            Refused::Bad => "bad request",
+            Refused::TooMany => "too many at one time",
+            Refused::Bad | Refused::Unread(_) => "bad request",
             Refused::Broken { .. } => "internal error",
         };
         let code = match &refused {
@@ -90,11 +114,19 @@ pub(crate) async fn explain(
             };
             (StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response()
         }
-        Refused::NotFound => (status, super::page::note(&t, "not-found", "")).into_response(),
-        Refused::Forged => (status, super::page::note(&t, "forged", "")).into_response(),
-        Refused::Bad => (status, super::page::note(&t, "bad-request", "")).into_response(),
+        Refused::NotFound => (status, super::page::note(t, "not-found", "")).into_response(),
+        Refused::Forged => (status, super::page::note(t, "forged", "")).into_response(),
+        Refused::Bad | Refused::TooMany | Refused::Unread(_) => {
+            (status, super::page::note(t, "bad-request", "")).into_response()
+        }
+        // "the intake is well" is said only while it is
         Refused::Broken { code } => {
-            (status, super::page::note(&t, "broken", &code)).into_response()
+            let trouble = app.hub_trouble();
+            let key = trouble.first().map_or_else(
+                || "broken".to_owned(),
+                |h| format!("broken-{}", h.what.name()),
+            );
+            (status, super::page::note(t, &key, &code)).into_response()
         }
     }
 }

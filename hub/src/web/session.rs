@@ -2,9 +2,14 @@
 //! SHA-256 only. Every handler that shows anything of the fleet takes a [`Viewer`], and asks it what
 //! may be seen: there is no other way to the fleet's data.
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum::http::Method;
 use axum::http::header::{COOKIE, HeaderMap};
 use axum::http::request::Parts;
+use scc_common::clock::WallMs;
 use scc_common::id::AgencyId;
 use subtle::ConstantTimeEq;
 
@@ -17,6 +22,9 @@ pub(crate) const SESSION: &str = "__Host-scc";
 
 /// The cookie that a login form is tied to.
 pub(crate) const LOGIN: &str = "__Host-scc-masuk";
+
+/// How long a page waits for its session to be noted as used.
+const TOUCH: Duration = Duration::from_secs(1);
 
 /// Somebody who is logged in.
 #[derive(Debug, Clone)]
@@ -99,10 +107,7 @@ async fn viewer(parts: &Parts, app: &App) -> Result<Option<Viewer>, Refused> {
         return Ok(None);
     };
     if now_ms - session.seen_ms >= 60_000 {
-        app.store
-            .touch_session(token_sha256, now_ms)
-            .await
-            .map_err(Refused::broken)?;
+        app.touch(token_sha256, now_ms).await;
     }
     Ok(Some(Viewer {
         name: session.user,
@@ -112,11 +117,38 @@ async fn viewer(parts: &Parts, app: &App) -> Result<Option<Viewer>, Refused> {
     }))
 }
 
+impl App {
+    /// Notes that a session was used, as well as can be: a database that takes no writes must not
+    /// keep anybody from the page that says so. Logged when it begins to fail and when it works again.
+    async fn touch(&self, token_sha256: [u8; 32], now_ms: WallMs) {
+        let write = self.store.touch_session(token_sha256, now_ms);
+        let failed = match tokio::time::timeout(TOUCH, write).await {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(error.to_string()),
+            Err(_) => Some("the writer is busy".to_owned()),
+        };
+        let before = self.untouched.swap(failed.is_some(), Ordering::Relaxed);
+        match failed {
+            Some(error) if !before => {
+                tracing::warn!(error, "sessions are not noted as used; pages go on");
+            }
+            None if before => tracing::info!("sessions are noted as used again"),
+            _ => {}
+        }
+    }
+}
+
 impl FromRequestParts<App> for Viewer {
     type Rejection = Refused;
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refused> {
         viewer(parts, app).await?.ok_or_else(|| {
-            let path = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+            // a form cannot be sent again after the login: whoever sent one begins at the overview
+            let page = parts.uri.path_and_query().map_or("/", |p| p.as_str());
+            let path = if parts.method == Method::GET {
+                page
+            } else {
+                "/"
+            };
             Refused::NotLoggedIn {
                 page: path.to_owned(),
             }

@@ -478,7 +478,14 @@ mod tests {
             wanted.push(format!("state-{state}"));
         }
         for what in crate::web::hub::What::ALL.map(|w| w.name()) {
-            for key in ["hub-{}", "hub-{}-what", "hub-{}-remedy", "way-hub-{}"] {
+            for key in [
+                "hub-{}",
+                "hub-{}-what",
+                "hub-{}-remedy",
+                "way-hub-{}",
+                "broken-{}-title",
+                "broken-{}-text",
+            ] {
                 wanted.push(key.replace("{}", what));
             }
         }

@@ -46,6 +46,8 @@ impl Answer {
 pub(crate) struct Browser<'a> {
     house: &'a House,
     pub(crate) cookies: BTreeMap<String, String>,
+    /// What this browser has kept of a picture, as it would ask whether it is still good.
+    pub(crate) kept: Option<String>,
 }
 
 impl<'a> Browser<'a> {
@@ -53,6 +55,7 @@ impl<'a> Browser<'a> {
         Self {
             house,
             cookies: BTreeMap::new(),
+            kept: None,
         }
     }
 
@@ -101,13 +104,15 @@ impl<'a> Browser<'a> {
             .iter()
             .map(|(k, v)| format!("{k}={v}"))
             .collect();
+        let kept = self.kept.as_ref();
+        let kept = kept.map_or_else(String::new, |tag| format!("If-None-Match: {tag}\r\n"));
         let form = if method == "POST" {
             "Content-Type: application/x-www-form-urlencoded\r\n"
         } else {
             ""
         };
         format!(
-            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {}\r\n{form}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nCookie: {}\r\n{kept}{form}Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
             cookies.join("; "),
             body.len()
         )
