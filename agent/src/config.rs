@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use scc_common::config::{ConfigError, Document};
+use scc_common::config::{ConfigError, Content, Document};
 use scc_common::id::{AgentId, DeviceId};
 use serde::Deserialize;
 use toml::Spanned;
@@ -147,6 +147,10 @@ struct Shape {
     camera: Vec<CameraShape>,
     #[serde(default)]
     terminal: Vec<TerminalShape>,
+}
+
+impl Content for Shape {
+    const EXAMPLE: &'static str = include_str!("../../systemd/agent.toml.example");
 }
 
 #[derive(Debug, Deserialize)]

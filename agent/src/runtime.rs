@@ -1,17 +1,19 @@
 //! The running agent: buffer, board, sources and uplink put together, and taken down in order.
 //!
 //! Promises: nothing is started before the configuration and the buffer are good; a source that
-//! panics is told on the board and started again; a stop takes at most five seconds and loses
-//! nothing that the buffer has accepted; systemd hears a sign of life only while the buffer and the
-//! uplink are alive.
+//! panics is told on the board and started again; a stop takes at most five seconds, also while the
+//! card stalls, and loses nothing that the buffer has accepted; systemd hears a sign of life only
+//! while the buffer and the uplink are alive. The card is never touched by the task that listens
+//! for signals.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use scc_common::clock::SharedClock;
 use scc_common::id::DeviceId;
 use scc_common::record::{
-    Cause, Content, DeviceKind, DeviceState, Event, LinkMode, RecordBody, State,
+    Cause, Content, DeviceKind, DeviceState, Event, LaneHealth, LinkMode, RecordBody, State,
 };
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, mpsc};
@@ -69,7 +71,13 @@ pub async fn run(config: Config, clock: SharedClock) -> Result<(), RunError> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
-    let agent = Agent::start(config, clock).await?;
+    let buffer = tokio::select! {
+        opened = open(&config, clock.clone()) => opened?,
+        // whatever the opening has done so far, the next one finds it as after a crash
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    let agent = Agent::start(config, clock, buffer);
     notify(NotifyState::Ready);
     tracing::info!(version = VERSION, "the agent runs");
     let ended = tokio::select! {
@@ -80,6 +88,35 @@ pub async fn run(config: Config, clock: SharedClock) -> Result<(), RunError> {
     notify(NotifyState::Stopping);
     agent.stop().await;
     ended
+}
+
+/// Makes the state directory and opens the buffer in it, on a thread that may wait for the card.
+async fn open(config: &Config, clock: SharedClock) -> Result<Buffer, RunError> {
+    let (state_dir, limits) = (config.state_dir.clone(), config.buffer);
+    let work = move || {
+        let made = make_durable(&state_dir);
+        made.map_err(|why| RunError::StateDir {
+            dir: state_dir.display().to_string(),
+            why,
+        })?;
+        Buffer::open(&state_dir, limits, clock).map_err(RunError::Open)
+    };
+    let opened = tokio::task::spawn_blocking(work).await;
+    opened.unwrap_or(Err(RunError::BufferStopped))
+}
+
+/// Makes a directory whose name survives a power cut, as do those of the ones above it that had to
+/// be made.
+fn make_durable(dir: &Path) -> std::io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    if let Some(above) = dir.parent() {
+        make_durable(above)?;
+        std::fs::create_dir(dir)?;
+        std::fs::File::open(above)?.sync_all()?;
+    }
+    Ok(())
 }
 
 fn notify(state: NotifyState<'_>) {
@@ -105,13 +142,7 @@ struct Agent {
 }
 
 impl Agent {
-    async fn start(config: Config, clock: SharedClock) -> Result<Self, RunError> {
-        std::fs::create_dir_all(&config.state_dir).map_err(|why| RunError::StateDir {
-            dir: config.state_dir.display().to_string(),
-            why,
-        })?;
-        let buffer = Buffer::open(&config.state_dir, config.buffer, clock.clone())
-            .map_err(RunError::Open)?;
+    fn start(config: Config, clock: SharedClock, buffer: Buffer) -> Self {
         let (board, changes) = Board::new(clock.clone());
         let (events, incoming) = mpsc::unbounded_channel();
         let poke = Arc::new(Notify::new());
@@ -151,7 +182,7 @@ impl Agent {
             stop: stop_sources.clone(),
         };
         let sources = sources(&config, &context, &handle);
-        Ok(Self {
+        Self {
             uplink_task: tokio::spawn(uplink.run()),
             uplink: handle,
             config,
@@ -163,7 +194,7 @@ impl Agent {
             stop_sources,
             stop_uplink,
             recorder,
-        })
+        }
     }
 
     /// Writes the status file and tells systemd, for as long as there is good reason to; returns
@@ -176,6 +207,7 @@ impl Agent {
         };
         let mut tick = tokio::time::interval(every);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut writing: Option<JoinHandle<()>> = None;
         loop {
             tick.tick().await;
             if let Some(damage) = self.buffer.damage() {
@@ -186,7 +218,10 @@ impl Agent {
             }
             match tokio::time::timeout(BUFFER_ANSWERS, self.buffer.stat()).await {
                 Ok(Ok(lanes)) => {
-                    self.write_status(lanes);
+                    // while one writing waits for the card, others would only queue up behind it
+                    if writing.as_ref().is_none_or(JoinHandle::is_finished) {
+                        writing = Some(self.write_status(lanes));
+                    }
                     let silent = self.clock.mono_ms().saturating_sub(self.uplink.alive_ms());
                     if self.uplink_task.is_finished() || silent > UPLINK_ALIVE_MS {
                         tracing::error!(silent_ms = silent, "the uplink gives no sign of life");
@@ -201,7 +236,8 @@ impl Agent {
         }
     }
 
-    fn write_status(&self, lanes: Vec<scc_common::record::LaneHealth>) {
+    /// Writes the status file on a thread that may wait for the card.
+    fn write_status(&self, lanes: Vec<LaneHealth>) -> JoinHandle<()> {
         let status = Status {
             written_ms: self.clock.wall_ms(),
             version: VERSION.to_owned(),
@@ -212,9 +248,12 @@ impl Agent {
             lanes,
             devices: self.board.devices(),
         };
-        if let Err(error) = status.write(&self.config.state_dir) {
-            tracing::warn!(%error, "the status file cannot be written");
-        }
+        let state_dir = self.config.state_dir.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = status.write(&state_dir) {
+                tracing::warn!(%error, "the status file cannot be written");
+            }
+        })
     }
 
     /// Sources first, so that what they still hold is accepted; then the last event, the uplink,

@@ -1,9 +1,14 @@
 //! The program itself: what it does with a wrong configuration, and how it ends.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests may fail the test"
+)]
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -107,7 +112,13 @@ fn a_wrong_configuration_is_one_sentence_and_nothing_is_started() {
             "state_dir",
             "absolute",
         ),
-        ("state_dir = \"", "state = \"", 2, "state", "unknown field"),
+        (
+            "state_dir = \"",
+            "state = \"",
+            2,
+            "state",
+            "expected one of `agent`, `state_dir`",
+        ),
         (
             "[identity]",
             "[buffer]\nmin_free_bytes = 9000000000000\n[identity]",
@@ -127,6 +138,84 @@ fn a_wrong_configuration_is_one_sentence_and_nothing_is_started() {
         said.contains("agent.toml:7: `key`: ") && said.contains("does not belong"),
         "{said}"
     );
+}
+
+/// What a card does that stalls: who opens this file to write waits for ever.
+fn stalling(file: &Path) {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    mknodat(CWD, file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+}
+
+/// The supervisor's end of its socket.
+struct Supervisor(UnixDatagram);
+
+impl Supervisor {
+    /// Watches what `command` says; it has to give a sign of life every three seconds.
+    fn of(site: &Site, command: &mut Command) -> Self {
+        let path = site.path("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        command.env("NOTIFY_SOCKET", path);
+        command.env("WATCHDOG_USEC", "3000000");
+        Self(socket)
+    }
+
+    fn hear(&self, wanted: &str) {
+        let mut said = [0; 512];
+        loop {
+            let n = self
+                .0
+                .recv(&mut said)
+                .unwrap_or_else(|e| panic!("{wanted}: {e}"));
+            if String::from_utf8_lossy(&said[..n]).contains(wanted) {
+                return;
+            }
+        }
+    }
+}
+
+/// Ends a running agent as systemd does, and sees how.
+fn stopped(mut agent: Agent) {
+    kill(&agent.0, rustix::process::Signal::TERM);
+    let mut status = None;
+    until("the end", Duration::from_secs(5), || {
+        status = agent.0.try_wait().unwrap();
+        status.is_some()
+    });
+    assert!(status.unwrap().success(), "{status:?}");
+}
+
+#[test]
+fn a_card_that_stalls_under_the_status_file_stops_neither_the_watchdog_nor_the_stop() {
+    let site = Site::new();
+    stalling(&site.path("state/status.json.new"));
+    let mut command = site.command(&site.text);
+    let supervisor = Supervisor::of(&site, &mut command);
+    let agent = Agent(command.stderr(Stdio::null()).spawn().unwrap());
+    supervisor.hear("READY=1");
+    for _ in 0..4 {
+        supervisor.hear("WATCHDOG=1");
+    }
+    stopped(agent);
+}
+
+#[test]
+fn a_card_that_stalls_under_the_opening_does_not_stop_the_stop() {
+    let site = Site::new();
+    stalling(&site.path("state/buffer/lock"));
+    let mut command = site.command(&site.text);
+    let agent = Agent(command.stderr(Stdio::null()).spawn().unwrap());
+    // before that a SIGTERM ends any program
+    until("it listens for SIGTERM", Duration::from_secs(20), || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", agent.0.id())).unwrap();
+        let caught = status.lines().find_map(|l| l.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+        caught.is_some_and(|set| set & 1 << (rustix::process::Signal::TERM.as_raw() - 1) != 0)
+    });
+    stopped(agent);
 }
 
 /// Somebody who speaks RTSP as far as the first answer, and then lets every caller wait.
@@ -211,14 +300,8 @@ fn gone(process: &Path) -> bool {
 #[test]
 fn a_stop_takes_less_than_five_seconds_and_leaves_no_reader() {
     let site = Site::new();
-    let (mut agent, readers) = reading(&site);
-    kill(&agent.0, rustix::process::Signal::TERM);
-    let mut status = None;
-    until("the end", Duration::from_secs(5), || {
-        status = agent.0.try_wait().unwrap();
-        status.is_some()
-    });
-    assert!(status.unwrap().success(), "{status:?}");
+    let (agent, readers) = reading(&site);
+    stopped(agent);
     assert!(readers.iter().all(|r| gone(r)), "a reader reads on");
 }
 

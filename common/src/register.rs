@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::config::{ConfigError, Document};
+use crate::config::{ConfigError, Content, Document};
 use crate::id::{AgencyId, AgentId, DeviceId};
 use crate::record::DeviceKind;
 
@@ -114,6 +114,10 @@ struct FileShape {
     agency: Vec<AgencyShape>,
     #[serde(default)]
     site: Vec<SiteShape>,
+}
+
+impl Content for FileShape {
+    const EXAMPLE: &'static str = include_str!("../../docs/fleet-soppeng.toml");
 }
 
 #[derive(Debug, Deserialize)]

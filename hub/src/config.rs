@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use scc_common::config::{ConfigError, ConfigPlace, Document};
+use scc_common::config::{ConfigError, ConfigPlace, Content, Document};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -23,6 +23,10 @@ pub struct Config {
     /// Where in `hub.toml` each of these was named.
     #[serde(skip)]
     pub places: Places,
+}
+
+impl Content for Config {
+    const EXAMPLE: &'static str = include_str!("../../systemd/hub.toml.example");
 }
 
 /// Where in `hub.toml` the files and folders were named.
@@ -68,6 +72,10 @@ struct Spans {
     state_dir: Spanned<PathBuf>,
     gate: GateSpans,
     web: WebSpans,
+}
+
+impl Content for Spans {
+    const EXAMPLE: &'static str = Config::EXAMPLE;
 }
 
 #[derive(Debug, Deserialize)]

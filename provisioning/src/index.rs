@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use scc_common::clock::WallMs;
-use scc_common::config::Document;
+use scc_common::config::{Content, Document};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
@@ -57,6 +57,20 @@ struct Shape {
     crl_until: Timestamp,
     #[serde(default)]
     certificate: Vec<Entry>,
+}
+
+impl Content for Shape {
+    const EXAMPLE: &'static str = r#"
+crl_number = 1
+crl_until = "2027-01-01T00:00:00Z"
+[[certificate]]
+kind = "agent"
+id = "rsud"
+serial = "40a1b2c3d4e5f60718293a4b5c6d7e8f"
+issued = "2026-01-01T00:00:00Z"
+expires = "2027-01-01T00:00:00Z"
+# revoked = "2026-06-01T00:00:00Z"
+"#;
 }
 
 /// The index in memory; [`save`](Self::save) makes it last.
