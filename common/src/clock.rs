@@ -160,7 +160,8 @@ impl Clock for SystemClock {
     }
 }
 
-/// systemd-timesyncd and chrony (by Debian's unit) leave this file when they have set the clock.
+/// systemd-timesyncd, which the boxes run, leaves this file when it has set the clock; with another
+/// NTP client the hub's time confirms the clock.
 /// It is a plain file check on purpose: `adjtimex` says "unsynchronised" on many boxes whose clock
 /// an unprivileged NTP client steps rather than disciplines.
 fn ntp_synchronised() -> bool {

@@ -14,8 +14,12 @@ use super::address;
 use super::fault::{Failure, Fault};
 use crate::dial;
 
-/// For the name to resolve and for the port to answer, each.
-const CONNECT: Duration = Duration::from_secs(3);
+/// For the name to resolve.
+const RESOLVE: Duration = Duration::from_secs(3);
+
+/// For the port to answer. The system asks at 0, 1 and 3 s: a limit of 3 s would wait for two seconds
+/// after the last question that is ever asked.
+pub(super) const CONNECT: Duration = Duration::from_secs(2);
 
 /// For the first line of the answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -27,7 +31,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(super) async fn look(url: &str) -> Result<(), Failure> {
     let (host, port) = address::host_and_port(url)
         .ok_or_else(|| Failure::new(Fault::Unresolved, "its address cannot be read"))?;
-    let addresses = dial::resolve(host, port, CONNECT).await?;
+    let addresses = dial::resolve(host, port, RESOLVE).await?;
     let mut socket = dial::connect(&addresses, CONNECT).await?;
     timeout(ANSWER, greet(&mut socket, url))
         .await
