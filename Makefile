@@ -60,7 +60,7 @@ outage: build
 bench-camera: setup
 	tests/bench-camera.sh
 
-.PHONY: fmt-check clippy unit doc crates
+.PHONY: fmt-check clippy unit doc crates fuzz-check
 fmt-check:
 	$(CARGO) fmt --all -- --check
 
@@ -69,6 +69,12 @@ clippy: setup
 
 unit: setup
 	$(CARGO) test --workspace --locked
+
+# fuzzing itself needs a nightly compiler; here the targets are held to the decoders that they drive
+fuzz-check: setup
+	for crate in agent hub; do
+	  $(CARGO) check --manifest-path "$$crate/fuzz/Cargo.toml" --target-dir target/fuzz --locked
+	done
 
 # the readers are the developers, so private rooms are documented too
 doc: setup
@@ -91,5 +97,5 @@ units:
 	systemd/check
 
 .PHONY: test
-test: fmt-check crates units clippy unit browser doc
+test: fmt-check crates units clippy fuzz-check unit browser doc
 	@echo 'make test: everything passed'
