@@ -20,7 +20,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::{Buffer, BufferError};
+use crate::buffer::{Buffer, BufferError, sync_dir};
 use crate::capture::attendance::TerminalSource;
 use crate::capture::board::Board;
 use crate::capture::camera::CameraSource;
@@ -114,7 +114,7 @@ fn make_durable(dir: &Path) -> std::io::Result<()> {
     if let Some(above) = dir.parent() {
         make_durable(above)?;
         std::fs::create_dir(dir)?;
-        std::fs::File::open(above)?.sync_all()?;
+        sync_dir(above)?;
     }
     Ok(())
 }

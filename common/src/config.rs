@@ -230,7 +230,7 @@ mod tests {
             ),
             (
                 "port = 1\n[[site]]\nid = \"a\"\nlamps = [\n { id = \"a\" },\n {}]\n",
-                "a:6: `id`: is missing; add it under `[{ id = \"a\" }]`, such as `id = \"a\"`",
+                "a:6: `id`: is missing; add it as in `lamps = [{ id = \"a\" }]`, such as `id = \"a\"`",
             ),
             (
                 "[door]\nkey = \"a\"\nport = 1\n",

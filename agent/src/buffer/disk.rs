@@ -267,7 +267,7 @@ pub(super) fn list(root: &Path) -> io::Result<Vec<(FileId, u64)>> {
 }
 
 /// Makes the names in a folder durable.
-pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 

@@ -37,6 +37,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::config::BufferLimits;
 use disk::Steps;
+pub(crate) use disk::sync_dir;
 use store::{Incoming, Store};
 use worker::{Request, Worker};
 
@@ -152,7 +153,7 @@ impl Buffer {
     ) -> Result<Self, BufferError> {
         let root = state_dir.join("buffer");
         std::fs::create_dir_all(&root)
-            .and_then(|()| disk::sync_dir(state_dir))
+            .and_then(|()| sync_dir(state_dir))
             .map_err(|e| store::from_io("making the buffer's folder", &e))?;
         let lock = lock(&root)?;
         let store = Store::open(&root, limits, &clock, &Steps::default(), false)?;

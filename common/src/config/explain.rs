@@ -57,7 +57,13 @@ pub(super) fn explain(text: &str, error: &toml::de::Error, example: &str) -> Exp
         let mut path = path;
         let place = match sample(&path) {
             _ if path.is_empty() => TOP.to_owned(),
-            Some((example, table)) => format!("under `{}`", example.written(table)),
+            Some((example, table)) if example.is_header(table) => {
+                format!("under `{}`", example.written(table))
+            }
+            Some((example, table)) => {
+                let name = path.last().map_or("", String::as_str);
+                format!("as in `{}`", example.line(name, table))
+            }
             None => "here".to_owned(),
         };
         path.push(field);
@@ -88,7 +94,9 @@ pub(super) fn explain(text: &str, error: &toml::de::Error, example: &str) -> Exp
         };
         return explained(Some(&field), what);
     }
-    if message.starts_with("invalid type") || message.starts_with("invalid value") {
+    // "wanted" is what the reader says where a word of a closed list should stand
+    let of_another_type = ["invalid type", "invalid value", "wanted "];
+    if of_another_type.iter().any(|said| message.starts_with(said)) {
         let whole = tree.find_at(&span).is_some_and(DeValue::is_integer);
         let what = sample(&path).map(|(example, value)| {
             let line = example.line(path.last().map_or("", String::as_str), value);

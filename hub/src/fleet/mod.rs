@@ -110,7 +110,8 @@ impl Fleet {
 
     /// The fleet as the database alone shows it, for commands beside a running hub: an agent counts
     /// as connected when something of it arrived within [`SILENT_MS`]. If nothing arrived from any,
-    /// the hub takes nothing in, and every site that ever told anything is unknown. Since when is not in the database; as its devices' states are told from then on, these stand for it.
+    /// the hub takes nothing in, and every site that ever told anything is unknown. Since when is not
+    /// in the database; as its devices' states are told from then on, these stand for it.
     ///
     /// # Errors
     /// [`StoreError`] if the database cannot be read.

@@ -15,8 +15,9 @@
 //! On disk: a journal, appended and synced per batch, so that one punch costs tens of bytes of card
 //! wear and not a rewrite. `SCCSEEN1`, then entries of [`ENTRY`] bytes: kind, key (16), second
 //! (16), CRC-32 of the 33 before it. The life is an entry too, the first; a journal without one
-//! was written before there were any, and is of no life that can be proven. What follows the first damaged entry is cut off at opening;
-//! at worst its punches are handed over again. Identities are hashed, so the file names nobody.
+//! was written before there were any, and is of no life that can be proven. What follows the first
+//! damaged entry is cut off at opening; at worst its punches are handed over again. Identities are
+//! hashed, so the file names nobody.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
