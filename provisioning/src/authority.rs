@@ -21,7 +21,7 @@ use rustls_pki_types::CertificateDer;
 use scc_common::clock::{Clock, WallMs};
 use scc_common::identity;
 
-use crate::error::Error;
+use crate::error::{Error, NameFault};
 use crate::files::{self, Access};
 use crate::index::{Entry, Index, Kind, timestamp};
 use crate::profile::{self, Serial, Validity};
@@ -79,10 +79,8 @@ impl Authority {
     pub fn init(dir: &Path, name: &str, clock: &dyn Clock) -> Result<Self, Error> {
         profile::check_name(name)?;
         if name.chars().count() > MAX_AUTHORITY_NAME {
-            return Err(Error::Name {
-                name: name.to_owned(),
-                why: format!("longer than {MAX_AUTHORITY_NAME} characters"),
-            });
+            let most = MAX_AUTHORITY_NAME;
+            return Err(Error::name(name, NameFault::Long { most }));
         }
         let now = now(clock)?;
         files::private_folder(dir)?;
@@ -211,6 +209,7 @@ impl Authority {
                 Level::Hub => Kind::Hub,
             },
             id: id.to_owned(),
+            also: profile::names(params).filter(|name| name != id).collect(),
             serial,
             issued: timestamp(now_ms),
             expires: timestamp(validity.until_ms),

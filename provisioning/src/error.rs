@@ -1,6 +1,8 @@
 //! What can go wrong, said so that the reader knows what to do next, in both languages.
 //!
-//! `Display` is English, for logs and tests; [`Error::text`] is what the technician sees.
+//! `Display` is English; [`Error::text`] is what the technician sees, in the language asked for.
+//! What is wrong in a file, in a certificate read from the disk, or with the system is said in
+//! English only, see [`Error::text`].
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +11,8 @@ use scc_common::config::{ConfigError, EXIT_CONFIG};
 use scc_common::id::AgentId;
 use scc_common::identity::IdentityError;
 use scc_common::lang::Lang;
+
+use crate::hint;
 
 /// Why a command did not do its work.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +35,7 @@ pub enum Error {
     },
     /// No authority in the named folder.
     #[error(
-        "{}: no authority here (no index.toml); name its folder with --authority, or make one with `scc-provision authority init`", dir.display()
+        "{}: no authority here (no index.toml); name its folder with --authority, or make one with {}", dir.display(), hint::init(dir)
     )]
     NoAuthority {
         /// The folder.
@@ -76,12 +80,12 @@ pub enum Error {
         days: i64,
     },
     /// A name that cannot stand in a certificate.
-    #[error("`{name}` cannot stand in a certificate: {why}")]
+    #[error("`{name}` cannot stand in a certificate: {}", why.text(Lang::En))]
     Name {
         /// The name.
         name: String,
         /// What is wrong with it.
-        why: String,
+        why: NameFault,
     },
     /// The register does not know the site.
     #[error("{}: no site `{id}` is declared here; declare it first, or correct the id", fleet.display())]
@@ -92,20 +96,28 @@ pub enum Error {
         fleet: PathBuf,
     },
     /// Nothing was ever issued for the site.
-    #[error("no certificate was issued for `{id}`; `scc-provision site list` shows all")]
+    #[error(
+        "no certificate was issued for `{id}`; {} shows all",
+        hint::list(authority)
+    )]
     NeverIssued {
         /// The site.
         id: AgentId,
+        /// The authority's folder.
+        authority: PathBuf,
     },
     /// The site has no certificate with that serial number.
     #[error(
-        "`{id}` has no certificate with the serial number {serial}; `scc-provision site list` shows all"
+        "`{id}` has no certificate with the serial number {serial}; {} shows all",
+        hint::list(authority)
     )]
     NoSuchSerial {
         /// The site.
         id: AgentId,
         /// The serial number.
         serial: String,
+        /// The authority's folder.
+        authority: PathBuf,
     },
     /// A configuration file is wrong.
     #[error(transparent)]
@@ -124,7 +136,59 @@ pub enum Error {
     NoRandomness,
 }
 
+/// What is wrong with a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameFault {
+    /// Nothing but white space.
+    Empty,
+    /// Longer than X.509 allows.
+    Long {
+        /// What it allows, in characters.
+        most: usize,
+    },
+    /// Control characters.
+    Control,
+    /// An IP address where a host name should be.
+    Address,
+    /// No host name at all.
+    NoHost,
+}
+
+impl NameFault {
+    fn text(self, lang: Lang) -> String {
+        match self {
+            Self::Empty => lang.pick("kosong", "it is empty").into(),
+            Self::Long { most } => match lang {
+                Lang::Id => format!("lebih panjang dari {most} huruf"),
+                Lang::En => format!("longer than {most} characters"),
+            },
+            Self::Control => lang
+                .pick("berisi karakter kendali", "it holds control characters")
+                .into(),
+            Self::Address => lang
+                .pick(
+                    "alamat ditulis sesudah --address",
+                    "an address belongs behind --address",
+                )
+                .into(),
+            Self::NoHost => lang
+                .pick(
+                    "bukan nama host (huruf, angka, tanda hubung, titik)",
+                    "not a host name (letters, digits, hyphens, dots)",
+                )
+                .into(),
+        }
+    }
+}
+
 impl Error {
+    pub(crate) fn name(name: &str, why: NameFault) -> Self {
+        Self::Name {
+            name: name.to_owned(),
+            why,
+        }
+    }
+
     pub(crate) fn file(file: &Path, error: &io::Error) -> Self {
         Self::File {
             file: file.to_path_buf(),
@@ -156,7 +220,8 @@ impl Error {
         }
     }
 
-    /// One sentence for a person.
+    /// One sentence for a person. Indonesian, but for `File`, `Config`, `Identity`, `Certificate` and
+    /// `Index`, which have English only.
     #[must_use]
     pub fn text(&self, lang: Lang) -> String {
         match lang {
@@ -172,8 +237,9 @@ impl Error {
                 dir.display()
             ),
             Self::NoAuthority { dir } => format!(
-                "{}: tidak ada otoritas di sini (tidak ada index.toml); sebutkan foldernya dengan --authority, atau buat dengan `scc-provision authority init`",
-                dir.display()
+                "{}: tidak ada otoritas di sini (tidak ada index.toml); sebutkan foldernya dengan --authority, atau buat dengan {}",
+                dir.display(),
+                hint::init(dir)
             ),
             Self::Busy { dir } => format!(
                 "{}: scc-provision lain sedang memakai otoritas ini; tunggu sampai selesai",
@@ -194,22 +260,32 @@ impl Error {
                 format!("tingkat penerbit sendiri berakhir {end}; beri paling banyak --days {days}")
             }
             Self::Name { name, why } => {
-                format!("`{name}` tidak dapat ditulis di sertifikat: {why}")
+                format!(
+                    "`{name}` tidak dapat ditulis di sertifikat: {}",
+                    why.text(Lang::Id)
+                )
             }
             Self::Undeclared { id, fleet } => format!(
                 "{}: lokasi `{id}` belum terdaftar di sini; daftarkan dulu, atau betulkan id-nya",
                 fleet.display()
             ),
-            Self::NeverIssued { id } => format!(
-                "belum pernah ada sertifikat untuk `{id}`; lihat semuanya dengan `scc-provision site list`"
+            Self::NeverIssued { id, authority } => format!(
+                "belum pernah ada sertifikat untuk `{id}`; lihat semuanya dengan {}",
+                hint::list(authority)
             ),
-            Self::NoSuchSerial { id, serial } => format!(
-                "`{id}` tidak punya sertifikat bernomor seri {serial}; lihat semuanya dengan `scc-provision site list`"
+            Self::NoSuchSerial {
+                id,
+                serial,
+                authority,
+            } => format!(
+                "`{id}` tidak punya sertifikat bernomor seri {serial}; lihat semuanya dengan {}",
+                hint::list(authority)
             ),
             Self::NoRandomness => {
                 "sistem tidak memberi bilangan acak; nyalakan ulang komputer lalu coba lagi".into()
             }
-            // What the system or a library says has no Indonesian.
+            // English in both languages: `common` says its own in English (docs/teknisi.md explains
+            // these sentences), and what the system or a library says nobody has translated.
             Self::File { .. }
             | Self::Config(_)
             | Self::Identity(_)

@@ -36,6 +36,9 @@ pub struct Entry {
     pub kind: Kind,
     /// The common name: a site's id, or a hub's host name.
     pub id: String,
+    /// What else a hub's certificate calls it: further host names, and addresses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// Its serial number.
     #[serde(with = "hex")]
     pub serial: Serial,
@@ -66,6 +69,7 @@ crl_until = "2027-01-01T00:00:00Z"
 [[certificate]]
 kind = "agent"
 id = "rsud"
+# also = ["10.10.0.5"]
 serial = "40a1b2c3d4e5f60718293a4b5c6d7e8f"
 issued = "2026-01-01T00:00:00Z"
 expires = "2027-01-01T00:00:00Z"
@@ -195,6 +199,7 @@ mod tests {
         index.add(Entry {
             kind: Kind::Agent,
             id: "rsud".into(),
+            also: vec!["::1".into(), "localhost".into()],
             serial,
             issued: timestamp(1_000),
             expires: timestamp(9_000),

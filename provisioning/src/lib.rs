@@ -6,8 +6,8 @@
 //!
 //! The way of a certificate through the modules: [`files`] (what is on disk survives a power cut),
 //! [`profile`] (what stands in a certificate), [`index`] (what was issued, and what withdrawn),
-//! [`authority`] (the folder with keys), then [`hub`] and [`site`] (one per group of commands) and
-//! [`listing`] (what a person reads).
+//! [`authority`] (the folder with keys), then [`hub`] and [`site`] (one per group of commands),
+//! [`listing`] (what a person reads) and [`cmd`] (the command line).
 //!
 //! Invariants
 //! - Nothing is signed that the index does not know: a certificate is entered before it is written.
@@ -16,8 +16,10 @@
 //! - The root's key is needed by `authority init` only; afterwards its folder can be taken away.
 
 pub mod authority;
+pub mod cmd;
 pub mod error;
 pub mod files;
+mod hint;
 pub mod hub;
 pub mod index;
 pub mod listing;

@@ -11,6 +11,7 @@ use scc_common::lang::Lang;
 
 use crate::authority::{Authority, Level};
 use crate::error::Error;
+use crate::hint;
 use crate::index::{Entry, Kind};
 use crate::profile::days_between;
 
@@ -29,22 +30,30 @@ pub fn listing(authority: &Authority, now_ms: WallMs, lang: Lang) -> Result<Stri
         .filter(|e| e.kind == Kind::Agent)
         .collect();
     entries.sort_by(|a, b| (&a.id, a.issued).cmp(&(&b.id, b.issued)));
-    let mut text = table(&entries, now_ms, lang);
+    let mut text = if entries.is_empty() {
+        nothing_yet(authority, lang)
+    } else {
+        table(&entries, now_ms, lang)
+    };
     for warning in warnings(authority, &entries, now_ms, lang)? {
         let _ = write!(text, "\n! {warning}");
     }
     Ok(text)
 }
 
-fn table(entries: &[&Entry], now_ms: WallMs, lang: Lang) -> String {
-    if entries.is_empty() {
-        return lang
-            .pick(
-                "Belum ada sertifikat lokasi. Buat yang pertama dengan `scc-provision site issue ID`.",
-                "No site has a certificate yet. Make the first with `scc-provision site issue ID`.",
-            )
-            .to_owned();
+fn nothing_yet(authority: &Authority, lang: Lang) -> String {
+    let first = hint::site_issue(authority.dir(), "salotungo", "salotungo");
+    match lang {
+        Lang::Id => {
+            format!("Belum ada sertifikat lokasi. Yang pertama, misalnya untuk salotungo: {first}")
+        }
+        Lang::En => {
+            format!("No site has a certificate yet. The first, for salotungo say: {first}")
+        }
     }
+}
+
+fn table(entries: &[&Entry], now_ms: WallMs, lang: Lang) -> String {
     let head = match lang {
         Lang::Id => [
             "LOKASI",
@@ -107,12 +116,15 @@ fn warnings(
     now_ms: WallMs,
     lang: Lang,
 ) -> Result<Vec<String>, Error> {
+    let dir = authority.dir();
+    // the folder of the certificate before may still be there, with its key
+    let out = |id: &str| format!("{id}-{}", timestamp_day(now_ms));
     let mut ends: Vec<(String, WallMs, String)> = Vec::new();
     for e in newest_ends(entries.iter().copied()) {
         ends.push((
             format!("{} {}", lang.pick("sertifikat", "the certificate of"), e.id),
             e.expires.as_millisecond(),
-            format!("`scc-provision site issue {}`", e.id),
+            hint::site_issue(dir, &e.id, &out(&e.id)),
         ));
     }
     let hubs = authority.index.entries().iter();
@@ -124,13 +136,13 @@ fn warnings(
                 e.id
             ),
             e.expires.as_millisecond(),
-            "`scc-provision hub issue`".into(),
+            hint::hub_issue(dir, e, &out(&e.id)),
         ));
     }
     ends.push((
         lang.pick("daftar pencabutan", "the revocation list").into(),
         authority.index.crl_until_ms(),
-        "`scc-provision authority crl`".into(),
+        hint::crl(dir),
     ));
     for (level, id, en) in [
         (

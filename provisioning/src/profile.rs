@@ -24,7 +24,7 @@ use scc_common::id::AgentId;
 use scc_common::identity::{AGENT_URI, HUB_URI};
 use time::OffsetDateTime;
 
-use crate::error::Error;
+use crate::error::{Error, NameFault};
 
 const DAY_MS: i64 = 86_400_000;
 const YEAR_MS: i64 = 365 * DAY_MS + DAY_MS / 4;
@@ -182,15 +182,11 @@ pub fn hub(
     let mut params = leaf(common, serial, validity);
     params.subject_alt_names = vec![uri(HUB_URI)?];
     for name in names {
-        let wrong = |why: &str| Error::Name {
-            name: name.clone(),
-            why: why.into(),
-        };
         if name.parse::<IpAddr>().is_ok() {
-            return Err(wrong("an address belongs behind --address"));
+            return Err(Error::name(name, NameFault::Address));
         }
         rustls_pki_types::DnsName::try_from(name.as_str())
-            .map_err(|_| wrong("not a host name (letters, digits, hyphens, dots)"))?;
+            .map_err(|_| Error::name(name, NameFault::NoHost))?;
         params
             .subject_alt_names
             .push(SanType::DnsName(name.as_str().try_into()?));
@@ -200,6 +196,15 @@ pub fn hub(
     }
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
     Ok(params)
+}
+
+/// The host names and addresses in a certificate.
+pub(crate) fn names(params: &CertificateParams) -> impl Iterator<Item = String> {
+    params.subject_alt_names.iter().filter_map(|san| match san {
+        SanType::DnsName(name) => Some(name.as_str().to_owned()),
+        SanType::IpAddress(address) => Some(address.to_string()),
+        _ => None,
+    })
 }
 
 /// The list of the withdrawn: serial number and when.
@@ -233,18 +238,15 @@ pub fn revocations(
 /// [`Error::Name`] says why not.
 pub fn check_name(name: &str) -> Result<(), Error> {
     let why = if name.trim().is_empty() {
-        "it is empty".to_owned()
+        NameFault::Empty
     } else if name.chars().count() > MAX_NAME {
-        format!("longer than {MAX_NAME} characters")
+        NameFault::Long { most: MAX_NAME }
     } else if name.chars().any(char::is_control) {
-        "it holds control characters".to_owned()
+        NameFault::Control
     } else {
         return Ok(());
     };
-    Err(Error::Name {
-        name: name.to_owned(),
-        why,
-    })
+    Err(Error::name(name, why))
 }
 
 fn authority(name: &str, validity: Validity, below: u8) -> Result<CertificateParams, Error> {

@@ -95,7 +95,10 @@ pub fn revoke(
         .cloned()
         .collect();
     if all.is_empty() {
-        return Err(Error::NeverIssued { id: id.clone() });
+        return Err(Error::NeverIssued {
+            id: id.clone(),
+            authority: authority.dir().to_path_buf(),
+        });
     }
     let meant: Vec<Entry> = all
         .into_iter()
@@ -105,6 +108,7 @@ pub fn revoke(
         return Err(Error::NoSuchSerial {
             id: id.clone(),
             serial: serial.hex(),
+            authority: authority.dir().to_path_buf(),
         });
     }
     for entry in &meant {

@@ -114,3 +114,118 @@ fn from_an_empty_folder_to_a_withdrawn_site() {
     scc_common::identity::agent_tls(&at("a/agent.pem"), &at("a/agent.key"), &at("a/hub-ca.pem"))
         .unwrap();
 }
+
+/// Everything between backquotes that is a command of this program.
+fn commands(text: &str) -> Vec<String> {
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted
+        .filter(|q| q.starts_with("scc-provision "))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Runs a line as a person's shell would who has installed the program.
+fn shell(dir: &Path, line: &str) -> (i32, String) {
+    let program = Path::new(env!("CARGO_BIN_EXE_scc-provision"));
+    let path = std::env::join_paths(
+        std::iter::once(program.parent().unwrap().to_path_buf())
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap())),
+    )
+    .unwrap();
+    let output = Command::new("sh")
+        .args(["-c", line])
+        .env("PATH", path)
+        .current_dir(dir)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8_lossy(&output.stderr);
+    (output.status.code().unwrap(), text)
+}
+
+#[test]
+fn every_command_that_is_printed_runs_as_it_stands() {
+    use scc_common::clock::{Clock as _, SystemClock};
+    use scc_common::lang::Lang;
+
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("kunci ibu's/otoritas");
+    std::fs::create_dir(ca.parent().unwrap()).unwrap();
+    let authority = "--authority \"kunci ibu's/otoritas\"";
+    let works = |line: &str| {
+        let (code, text) = shell(dir.path(), line);
+        assert_eq!(code, 0, "{line}\n{text}");
+        text
+    };
+
+    let (_, text) = shell(dir.path(), &format!("scc-provision site list {authority}"));
+    assert_eq!(commands(&text).len(), 1, "{text}");
+    works(&commands(&text)[0]);
+    let text = works(&format!("scc-provision site list {authority}"));
+    assert_eq!(commands(&text).len(), 1, "{text}");
+    works(&commands(&text)[0]);
+    for line in [
+        "rsud",
+        "salotungo --serial 4a00112233445566778899aabbccddee",
+    ] {
+        let line = format!("scc-provision site revoke {line} {authority}");
+        let (code, text) = shell(dir.path(), &line);
+        assert_eq!((code, commands(&text).len()), (2, 1), "{text}");
+        works(&commands(&text)[0]);
+    }
+
+    // what ends is issued anew, the hub under all of its names, whatever folders are still there
+    works(&format!(
+        "scc-provision hub issue {authority} --name hub.scc --address 10.10.0.5 --address fd00::5 --dns pusat.scc --out hub.scc"
+    ));
+    let at = scc_provision::Authority::open(&ca).unwrap();
+    let later = SystemClock::new().wall_ms() + 720 * 86_400_000;
+    let texts = [Lang::Id, Lang::En].map(|lang| scc_provision::listing::listing(&at, later, lang));
+    drop(at);
+    let [id, en] = texts.map(|text| commands(&text.unwrap()));
+    assert_eq!(id, en);
+    assert_eq!(id.len(), 3, "a site, the hub, the revocation list: {id:?}");
+    for line in &id {
+        works(line);
+    }
+    let at = scc_provision::Authority::open(&ca).unwrap();
+    let hubs = at.index.entries().iter().filter(|e| e.id == "hub.scc");
+    let names: Vec<&[String]> = hubs.map(|e| e.also.as_slice()).collect();
+    assert_eq!(names.len(), 2);
+    assert_eq!(names[0], names[1], "no name is lost when a hub is renewed");
+    assert_eq!(names[0].len(), 3, "{names:?}");
+}
+
+#[test]
+fn a_name_that_cannot_stand_is_explained_in_the_language_of_the_reader() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = "x".repeat(60);
+    run(dir.path(), "authority init ca");
+    for (line, id, en) in [
+        (
+            format!("authority init b --name {long}"),
+            "lebih panjang dari 57",
+            "longer than 57",
+        ),
+        (
+            "hub issue --authority ca --name 10.0.0.1 --out h".into(),
+            "alamat ditulis sesudah --address",
+            "an address belongs behind",
+        ),
+        (
+            "hub issue --authority ca --name hub_scc! --out h".into(),
+            "bukan nama host",
+            "not a host name",
+        ),
+        (
+            "authority init b --name \u{7}".into(),
+            "karakter kendali",
+            "control characters",
+        ),
+    ] {
+        for (lang, said) in [("id", id), ("en", en)] {
+            let (code, text) = run(dir.path(), &format!("{line} --lang {lang}"));
+            assert_eq!(code, 2, "{line}\n{text}");
+            assert!(text.contains(said), "{line}\n{text}");
+        }
+    }
+}
