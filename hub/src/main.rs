@@ -4,96 +4,14 @@
 //! started. Errors are one sentence on standard error.
 
 use std::io::{IsTerminal as _, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser as _;
 use scc_common::config::{ConfigError, EXIT_CONFIG};
-use scc_common::id::AgencyId;
 use scc_common::lang::Lang;
 use scc_hub::cmd;
+use scc_hub::cmd::line::{Arguments, Command, FleetCommand, UserCommand};
 use scc_hub::config::Config;
-
-/// The central aggregator of the Soppeng Command Center.
-#[derive(Debug, Parser)]
-#[command(version, about)]
-struct Arguments {
-    /// Configuration file.
-    #[arg(
-        long,
-        global = true,
-        default_value = "/etc/scc/hub.toml",
-        value_name = "FILE"
-    )]
-    config: PathBuf,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Let agents and people in, until told to stop.
-    Serve,
-    /// The register: what should exist.
-    #[command(subcommand)]
-    Fleet(FleetCommand),
-    /// Who may look at the pages.
-    #[command(subcommand)]
-    User(UserCommand),
-    /// The sites in a table.
-    Status,
-    /// Records as JSON lines, as they are committed.
-    Tail,
-    /// Copy the database while the hub runs.
-    Backup {
-        /// The file to write; it must not exist.
-        file: PathBuf,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum FleetCommand {
-    /// Check a register and count what it declares.
-    Check {
-        /// fleet.toml
-        file: PathBuf,
-    },
-    /// Show what applying a register would change.
-    Diff {
-        /// fleet.toml
-        file: PathBuf,
-    },
-    /// Make a file the register.
-    Apply {
-        /// fleet.toml
-        file: PathBuf,
-        /// Only show what would change.
-        #[arg(long)]
-        dry_run: bool,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum UserCommand {
-    /// Add a user; the password is asked for, or read from standard input.
-    Add {
-        /// The name that they log in with.
-        name: String,
-        /// What they may see.
-        #[arg(long)]
-        role: cmd::user::RoleName,
-        /// An agency whose sites they may see; may be given several times.
-        #[arg(long, value_name = "ID")]
-        agency: Vec<AgencyId>,
-    },
-    /// Give a user another password; their sessions end.
-    Passwd {
-        /// The user.
-        name: String,
-    },
-    /// List all users.
-    List,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

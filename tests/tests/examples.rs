@@ -16,15 +16,9 @@ fn the_agents_example_is_whole_and_its_comments_show_the_defaults() {
     assert_eq!(config.hub.port, scc_agent::config::GATE_PORT);
 
     // a reader who takes away every `# ` before a key gets the same, but for the secret files
-    let uncommented: String = std::fs::read_to_string(&file)
-        .unwrap()
-        .lines()
-        .filter(|line| !line.contains("_file = "))
-        .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if is_toml(rest) => format!("{rest}\n"),
-            _ => format!("{line}\n"),
-        })
-        .collect();
+    let text = std::fs::read_to_string(&file).unwrap();
+    let open: Vec<&str> = text.lines().filter(|l| !l.contains("_file = ")).collect();
+    let uncommented = scc_common::config::uncommented(&open.join("\n"));
     let dir = tempfile::tempdir().unwrap();
     let all = dir.path().join("agent.toml");
     std::fs::write(&all, uncommented).unwrap();
@@ -47,10 +41,4 @@ fn the_hubs_example_is_whole_and_its_comments_show_the_defaults() {
     assert_eq!(config.gate.listen.port(), scc_agent::config::GATE_PORT);
     assert_eq!(config.gate.max_connections, 1_000);
     assert_eq!(config.gate.certificate, config.web.certificate);
-}
-
-fn is_toml(line: &str) -> bool {
-    let key = line.split(" = ").next().unwrap_or_default();
-    let named = key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-    (named && line.contains(" = ")) || line.starts_with('[')
 }

@@ -1,7 +1,8 @@
-//! The commands of `scc-hub`, a file each.
+//! The commands of `scc-hub`, a file each, and [`mod@line`] with their words.
 
 pub mod backup;
 pub mod fleet;
+pub mod line;
 pub mod status;
 pub mod tail;
 pub mod user;

@@ -1,0 +1,217 @@
+//! What the pages for people tell them to type is understood: each command of ours is parsed by its
+//! program's own definition, each `make` and `cargo test` names what is there.
+//!
+//! Read are README.md, the pages in docs/, and the commands in systemd/. Not docs/design/, which also
+//! speaks of what is to come. A word in capitals (`NAMA`, `FILE`) is the reader's to replace; a line
+//! with `…` is a fragment and no command.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "clippy's allowance for tests does not reach their helpers"
+)]
+
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The files in a folder of the project that end so.
+fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join(folder)).unwrap();
+    let mut found: Vec<PathBuf> = entries
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.is_file() && p.to_string_lossy().ends_with(ending))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Lines of code blocks and inline code; inline code may go on in the next line.
+fn code(markdown: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut prose = String::new();
+    let mut in_block = false;
+    for line in markdown.lines() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+        } else if in_block {
+            found.push(line.trim().to_owned());
+        } else {
+            prose.push_str(line.trim());
+            prose.push(' ');
+        }
+    }
+    found.extend(prose.split('`').skip(1).step_by(2).map(str::to_owned));
+    found
+}
+
+/// The line with some word in place of each `$(…)`.
+fn substituted(line: &str) -> String {
+    let Some((before, rest)) = line.split_once("$(") else {
+        return line.to_owned();
+    };
+    let after = rest.split_once(')').map_or("", |(_, after)| after);
+    format!("{before}x{}", substituted(after))
+}
+
+/// The commands of a line, each as words, without `sudo` and who it is to be.
+fn commands(line: &str) -> Vec<Vec<String>> {
+    let simple = substituted(line).replace("&&", ";").replace('|', ";");
+    let parts = simple.split(';').map(|part| {
+        let mut words: Vec<String> = part.split_whitespace().map(str::to_owned).collect();
+        if words.first().is_some_and(|w| w == "sudo") {
+            words.remove(0);
+            if words.first().is_some_and(|w| w == "-u") {
+                words.drain(..2.min(words.len()));
+            }
+        }
+        for word in &mut words {
+            if word.bytes().all(|b| b.is_ascii_uppercase()) {
+                *word = word.to_lowercase();
+            }
+        }
+        words
+    });
+    parts
+        .filter(|words| words.len() > 1 && !words.iter().any(|w| w.contains('…')))
+        .collect()
+}
+
+/// Everything that a person or a unit is told to run, with the file that says so.
+fn all() -> Vec<(PathBuf, Vec<String>)> {
+    let mut found = Vec::new();
+    let pages = files("docs", ".md").into_iter();
+    for file in pages.chain([root().join("README.md")]) {
+        let lines = code(&read(&file));
+        found.extend(
+            lines
+                .iter()
+                .flat_map(|l| commands(l))
+                .map(|c| (file.clone(), c)),
+        );
+    }
+    for file in files("systemd", ".example") {
+        let lines = code(&read(&file));
+        found.extend(
+            lines
+                .iter()
+                .flat_map(|l| commands(l))
+                .map(|c| (file.clone(), c)),
+        );
+    }
+    for file in files("systemd", ".service") {
+        let text = read(&file);
+        let lines = text.lines().filter_map(|l| l.strip_prefix("ExecStart="));
+        found.extend(lines.flat_map(commands).map(|c| (file.clone(), c)));
+    }
+    found
+}
+
+/// Checks every command of one program and says how many there were.
+fn check(program: &str, right: impl Fn(&[String]) -> Result<(), String>) -> usize {
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for (file, words) in all() {
+        if words[0] != program && words[0] != format!("/usr/bin/{program}") {
+            continue;
+        }
+        count += 1;
+        if let Err(why) = right(&words) {
+            wrong.push(format!("{}: `{}`: {why}", file.display(), words.join(" ")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    count
+}
+
+fn parses<P: Parser>(words: &[String]) -> Result<(), String> {
+    P::try_parse_from(words)
+        .map(drop)
+        .map_err(|e| e.to_string())
+}
+
+#[test]
+fn every_command_in_the_pages_is_one_that_the_program_knows() {
+    assert!(check("scc-agent", parses::<scc_agent::cmd::Cli>) >= 4);
+    assert!(check("scc-hub", parses::<scc_hub::cmd::line::Arguments>) >= 8);
+    assert!(check("scc-provision", parses::<scc_provision::cmd::Cli>) >= 6);
+}
+
+#[test]
+fn every_make_in_the_pages_has_its_target_and_its_variables() {
+    let makefile = read(&root().join("Makefile"));
+    let rules = makefile
+        .lines()
+        .filter(|l| l.starts_with(|c: char| c.is_ascii_lowercase()));
+    let targets: Vec<&str> = rules
+        .filter_map(|l| l.split_once(':'))
+        .filter(|(_, rest)| !rest.starts_with('='))
+        .flat_map(|(names, _)| names.split_whitespace())
+        .collect();
+    let count = check("make", |words| {
+        for word in &words[1..] {
+            let there = match word.split_once('=') {
+                Some((variable, _)) => makefile.contains(&format!("$({variable})")),
+                None => targets.contains(&word.as_str()),
+            };
+            if !there {
+                return Err(format!("the Makefile has no {word}"));
+            }
+        }
+        Ok(())
+    });
+    assert!(count >= 6, "{count}");
+}
+
+#[test]
+fn every_cargo_test_in_the_pages_names_a_crate_and_a_test_file_that_are_there() {
+    let count = check("cargo", |words| {
+        let after = |option: &str| {
+            let at = words.iter().position(|w| w == option);
+            at.and_then(|at| words.get(at + 1))
+        };
+        let Some(package) = after("-p") else {
+            return Ok(());
+        };
+        let folder = match package.strip_prefix("scc-") {
+            Some("provision") => "provisioning",
+            Some(folder) => folder,
+            None => return Err("not a crate of ours".into()),
+        };
+        let folder = root().join(folder);
+        if !read(&folder.join("Cargo.toml")).contains(&format!("name = \"{package}\"")) {
+            return Err(format!("{} is not {package}", folder.display()));
+        }
+        let Some(test) = after("--test") else {
+            return Ok(());
+        };
+        let tests = folder.join("tests");
+        let there = [format!("{test}.rs"), format!("{test}/main.rs")]
+            .iter()
+            .any(|name| tests.join(name).is_file());
+        if there {
+            Ok(())
+        } else {
+            Err(format!("there is no test {test} in {}", tests.display()))
+        }
+    });
+    assert!(count >= 5, "{count}");
+}
+
+#[test]
+fn commands_are_found_wherever_a_page_holds_them() {
+    let page = "Tulis `a\nb NAMA` dan `sudo -u c d e && f g`, `h … i`, `j`.\n   ```\n   sudo k $(x y).l | m n\n   ```\n`o p`\n";
+    let found: Vec<String> = code(page)
+        .iter()
+        .flat_map(|line| commands(line))
+        .map(|words| words.join(" "))
+        .collect();
+    assert_eq!(found, ["k x.l", "m n", "a b nama", "d e", "f g", "o p"]);
+}
