@@ -8,9 +8,9 @@ use scc_common::id::{AgentId, DeviceId};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::capture::camera::credentials_fit;
+use crate::capture::camera::{credentials_fit, host_and_port};
 
-mod grounds;
+pub(crate) mod grounds;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -353,15 +353,19 @@ fn camera(doc: &Document<Shape>, c: &CameraShape, id: DeviceId) -> Result<Camera
     let Some(rest) = url.strip_prefix("rtsp://") else {
         return Err(doc.wrong(at, "url", "must begin with rtsp://"));
     };
-    let authority = rest.split('/').next().unwrap_or_default();
-    if authority.contains('@') {
+    // up to the slash: a password may hold a question mark
+    if rest
+        .split('/')
+        .next()
+        .is_some_and(|part| part.contains('@'))
+    {
         return Err(doc.wrong(
             at,
             "url",
             "must not hold a user or password; give `user` and `password_file` instead",
         ));
     }
-    if split_address(authority, RTSP_PORT).is_none() {
+    if host_and_port(url).is_none() {
         let what = "names no host that can be reached; write rtsp://HOST[:PORT]/PATH";
         return Err(doc.wrong(at, "url", what));
     }
@@ -614,6 +618,11 @@ address = "10.0.0.9"
                 "agent.toml:2: `agent`: ",
             ),
             ("[hub]", "[hubb]", "agent.toml:4: "),
+            (
+                "10.0.0.5/stream1",
+                "op:12?4@10.0.0.5/stream1",
+                "agent.toml:12: `url`: must not hold a user or password",
+            ),
             (
                 "10.0.0.5/stream1",
                 "10.0.0.5:x/stream1",

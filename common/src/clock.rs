@@ -17,6 +17,9 @@ use crate::id::BootId;
 /// Milliseconds since 1970-01-01 00:00 UTC.
 pub type WallMs = i64;
 
+/// 2026-01-01 00:00 UTC: before it nobody had these programs, so a clock that says less is wrong.
+pub const EARLIEST_MS: WallMs = 1_767_225_600_000;
+
 /// Milliseconds since boot, suspend included (`CLOCK_BOOTTIME`).
 pub type MonoMs = u64;
 

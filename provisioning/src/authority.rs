@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData};
 use rustix::fs::{FlockOperation, flock};
 use rustls_pki_types::CertificateDer;
-use scc_common::clock::{Clock, WallMs};
+use scc_common::clock::{Clock, EARLIEST_MS, WallMs};
 use scc_common::identity;
 
 use crate::error::{Error, NameFault};
@@ -39,9 +39,6 @@ pub const HUB_CA: &str = "hub-ca.pem";
 
 /// Longest name of an authority: each level adds a word to it.
 const MAX_AUTHORITY_NAME: usize = profile::MAX_NAME - " agents".len();
-
-/// 2026-01-01: before it nobody had this program, so a clock that says so is wrong.
-const EARLIEST_MS: WallMs = 1_767_225_600_000;
 
 /// One of the two issuing levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Whether this box can run with what its configuration points to: the identity and the place of
 //! the buffer. Looks only; makes and changes nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, AtFlags, CWD};
 use scc_common::config::{ConfigError, Document};
@@ -16,6 +16,17 @@ pub(super) fn check(doc: &Document<Shape>, config: &Config) -> Result<(), Config
     identity(doc, config)
 }
 
+/// The folder, or the nearest one above it that is there: in it the rest will be made.
+pub(crate) fn nearest(dir: &Path) -> Option<&Path> {
+    dir.ancestors().find(|path| path.exists())
+}
+
+/// Whether this process may make files in a folder.
+pub(crate) fn writable(dir: &Path) -> rustix::io::Result<()> {
+    let needed = Access::WRITE_OK | Access::EXEC_OK;
+    rustix::fs::accessat(CWD, dir, needed, AtFlags::EACCESS)
+}
+
 fn state_dir(doc: &Document<Shape>, config: &Config) -> Result<(), ConfigError> {
     let shape = &doc.value;
     let dir = shape.state_dir.get_ref();
@@ -26,19 +37,13 @@ fn state_dir(doc: &Document<Shape>, config: &Config) -> Result<(), ConfigError> 
         );
     }
     // what is not there yet will be made: then its nearest folder must allow it
-    let Some(there) = dir.ancestors().find(|path| path.exists()) else {
+    let Some(there) = nearest(dir) else {
         return wrong(format!("{} cannot be reached", dir.display()));
     };
     if !there.is_dir() {
         return wrong(format!("{} is not a folder", there.display()));
     }
-    let may = rustix::fs::accessat(
-        CWD,
-        there,
-        Access::WRITE_OK | Access::EXEC_OK,
-        AtFlags::EACCESS,
-    );
-    if let Err(why) = may {
+    if let Err(why) = writable(there) {
         return wrong(format!("{} cannot be written: {why}", there.display()));
     }
     let least = config.buffer.min_free_bytes;

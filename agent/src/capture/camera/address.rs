@@ -2,30 +2,16 @@
 //! the password taken out again for every line that a person may read.
 
 use super::fault::{Failure, Fault};
-use crate::config::RTSP_PORT;
+use crate::config::{RTSP_PORT, split_address};
 
 /// FFmpeg 5.1 keeps `user:password`, percent-encoded, in 128 bytes and cuts what is longer.
 const FFMPEG_MAX_CREDENTIALS: usize = 127;
 
 /// Host and port of `rtsp://HOST[:PORT]/…`; an IPv6 host without its brackets.
 #[must_use]
-pub(super) fn host_and_port(url: &str) -> Option<(&str, u16)> {
-    let rest = url.strip_prefix("rtsp://")?;
-    let authority = rest.split(['/', '?']).next()?;
-    let (host, port) = if let Some(v6) = authority.strip_prefix('[') {
-        let (host, after) = v6.split_once(']')?;
-        (host, after.strip_prefix(':'))
-    } else {
-        match authority.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (authority, None),
-        }
-    };
-    let port = match port {
-        None => RTSP_PORT,
-        Some(text) => text.parse().ok()?,
-    };
-    (!host.is_empty()).then_some((host, port))
+pub(crate) fn host_and_port(url: &str) -> Option<(String, u16)> {
+    let authority = url.strip_prefix("rtsp://")?.split(['/', '?']).next()?;
+    split_address(authority, RTSP_PORT)
 }
 
 /// The URL with user and password in it. It exists in the reader process only.
@@ -124,8 +110,11 @@ mod tests {
             ("rtsp://h?x=1:2", Some(("h", 554))),
             ("rtsp:///a", None),
             ("rtsp://h:x/a", None),
+            ("rtsp://h:0/a", None),
+            ("rtsp://a b/a", None),
             ("http://h/a", None),
         ] {
+            let expected = expected.map(|(host, port)| (host.to_owned(), port));
             assert_eq!(host_and_port(url), expected, "{url}");
         }
     }

@@ -26,7 +26,7 @@ mod retry;
 mod session;
 pub mod worker;
 
-pub(crate) use address::credentials_fit;
+pub(crate) use address::{credentials_fit, host_and_port};
 pub use probe::probe;
 pub use reader::Program;
 

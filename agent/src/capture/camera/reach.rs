@@ -31,7 +31,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 pub(super) async fn look(url: &str) -> Result<(), Failure> {
     let (host, port) = address::host_and_port(url)
         .ok_or_else(|| Failure::new(Fault::Unresolved, "its address cannot be read"))?;
-    let addresses = dial::resolve(host, port, RESOLVE).await?;
+    let addresses = dial::resolve(&host, port, RESOLVE).await?;
     let mut socket = dial::connect(&addresses, CONNECT).await?;
     timeout(ANSWER, greet(&mut socket, url))
         .await

@@ -2,14 +2,11 @@
 
 use std::path::Path;
 
-use scc_common::clock::{Clock, ClockQuality};
+use scc_common::clock::{Clock, ClockQuality, EARLIEST_MS};
 
 use super::{Finding, Outcome, both};
 use crate::capture::health::{self, Sensors};
 use crate::status::Status;
-
-/// 2026-01-01 00:00 UTC: no box of this fleet is older.
-const NOT_BEFORE_MS: i64 = 1_767_225_600_000;
 
 /// The supply, where the box can tell.
 pub(super) fn power() -> Finding {
@@ -27,8 +24,9 @@ pub(super) fn power() -> Finding {
 /// Room on the card, and whether it can be written. A folder that is not there yet is looked at where
 /// it will be made.
 pub(super) fn disk(state_dir: &Path, min_free: u64) -> Finding {
-    let there = state_dir.ancestors().find(|path| path.exists());
-    let outcome = match there.and_then(|dir| Some((dir, health::disk(dir)?))) {
+    let outcome = match crate::config::grounds::nearest(state_dir)
+        .and_then(|dir| Some((dir, health::disk(dir)?)))
+    {
         None => Outcome::Bad(both(
             format!(
                 "{} tidak terjangkau; pasang partisinya",
@@ -73,15 +71,14 @@ fn is_read_only(dir: &Path) -> bool {
 }
 
 fn may_write(dir: &Path) -> bool {
-    use rustix::fs::{Access, AtFlags, CWD};
-    rustix::fs::accessat(CWD, dir, Access::WRITE_OK, AtFlags::EACCESS).is_ok()
+    crate::config::grounds::writable(dir).is_ok()
 }
 
 /// The wall clock. A running agent may have it from the hub, which this process does not know.
 pub(super) fn clock(clock: &dyn Clock, running: Option<&Status>) -> Finding {
     let quality = running.map_or_else(|| clock.quality(), |s| s.clock.max(clock.quality()));
     let now = clock.wall_ms();
-    let outcome = if now < NOT_BEFORE_MS {
+    let outcome = if now < EARLIEST_MS {
         Outcome::Bad(both(
             "jam salah (sebelum 2026); sambungkan ke NTP atau atur dengan `timedatectl`",
             "the clock is wrong (before 2026); reach an NTP server or set it with `timedatectl`",
