@@ -1,5 +1,5 @@
 //! What the pages for people tell them to type is understood: each command of ours is parsed by its
-//! program's own definition, each `make` and `cargo test` names what is there.
+//! program's own definition, each `make` and `cargo test` names what is there, and so does each path.
 //!
 //! Read are README.md, the pages in docs/, and the commands in systemd/. Not docs/design/, which also
 //! speaks of what is to come. A word in capitals (`NAMA`, `FILE`) is the reader's to replace; a line
@@ -203,6 +203,84 @@ fn every_cargo_test_in_the_pages_names_a_crate_and_a_test_file_that_are_there() 
         }
     });
     assert!(count >= 5, "{count}");
+}
+
+#[test]
+fn every_file_that_the_pages_name_is_there() {
+    let ours = |word: &str| {
+        let folders = [
+            "agent",
+            "hub",
+            "common",
+            "provisioning",
+            "tests",
+            "docs",
+            "systemd",
+        ];
+        word.split_once('/')
+            .is_some_and(|(first, _)| folders.contains(&first))
+    };
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for page in files("docs", ".md")
+        .into_iter()
+        .chain([root().join("README.md")])
+    {
+        let text = read(&page);
+        let links = text.split("](").skip(1).filter_map(|l| l.split_once(')'));
+        let beside = page.parent().unwrap();
+        let linked = links
+            .map(|(to, _)| to.to_owned())
+            .filter(|to| !to.contains("://") && !to.starts_with('#'))
+            .map(|to| (beside.join(&to), to));
+        let code = code(&text);
+        let words = code.iter().flat_map(|line| line.split_whitespace());
+        let named = words
+            .filter(|word| ours(word))
+            .map(|word| (root().join(word), word.to_owned()));
+        for (path, name) in linked.chain(named) {
+            count += 1;
+            if !path.exists() {
+                wrong.push(format!("{}: {name}", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count >= 30, "{count}");
+}
+
+#[test]
+fn every_message_that_the_technicians_page_explains_is_one_of_a_program() {
+    let mut sources = String::new();
+    let mut folders: Vec<PathBuf> = ["common/src", "agent/src", "provisioning/src"]
+        .map(|folder| root().join(folder))
+        .into();
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                sources.push_str(&read(&path).replace('`', ""));
+            }
+        }
+    }
+    let page = read(&root().join("docs/teknisi.md"));
+    let tables = page.split("| isi pesan | artinya |").skip(1);
+    let rows = tables.flat_map(|t| t.lines().skip(2).take_while(|l| l.starts_with('|')));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let fragments: Vec<&str> = cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .flat_map(|message| message.split('…'))
+        .map(|part| part.trim_matches([' ', ',', ';', ':']))
+        .filter(|part| !part.is_empty())
+        .collect();
+    let unknown: Vec<&&str> = fragments
+        .iter()
+        .filter(|f| !sources.contains(**f))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+    assert!(fragments.len() >= 20, "{fragments:?}");
 }
 
 #[test]
