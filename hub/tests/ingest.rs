@@ -11,10 +11,10 @@ use ingest_harness::{EVENTS, Hub, Lane, STILLS, agent, event, still, still_of};
 use proptest::prelude::*;
 use scc_common::checksum::Checksum;
 use scc_common::clock::{Clock, ManualClock};
-use scc_common::id::{DeviceId, Epoch};
+use scc_common::id::{BootId, DeviceId, Epoch};
 use scc_common::record::{Content, LinkMode, Punch, PunchBatch, ReadProof, RecordBody, Way};
 use scc_common::stream::Stream;
-use scc_common::wire::{GapReason, MAX_BODY, Now, SeqRange, UpMessage};
+use scc_common::wire::{GapReason, Hello, LaneOffer, MAX_BODY, Now, SeqRange, UpMessage};
 use scc_hub::ingest::{Limits, Notice};
 
 const PUNCHES: Lane = Lane(Epoch(7), Stream::Attendance);
@@ -639,6 +639,65 @@ async fn a_record_that_the_schema_does_not_bear_is_kept_as_unreadable_and_holds_
         hub.count("SELECT count(*) FROM record WHERE readable = 0"),
         1
     );
+}
+
+#[tokio::test]
+async fn what_the_database_takes_in_no_form_is_never_acknowledged_and_shown_until_it_is_stored() {
+    let hub = Hub::start().await;
+    hub.sql()
+        .execute_batch(
+            "CREATE TRIGGER t BEFORE INSERT ON record WHEN NEW.seq = 2 BEGIN SELECT raise(ABORT, 'no two'); END",
+        )
+        .unwrap();
+    let sent = || [(1, event(1)), (2, event(2)), (3, event(3))];
+    hub.records(EVENTS, sent()).await;
+    hub.until_ack(EVENTS, |ack| ack.stored == [range(3, 3)])
+        .await;
+    hub.until_status(|status| {
+        let why = status.record.as_ref().map_or("", |trouble| &trouble.why);
+        why.contains("event 2 ") && why.contains("no two")
+    })
+    .await;
+    assert!(!hub.database_fails(), "everything else goes on");
+    // what is stored beside it and sent again changes nothing
+    hub.records(EVENTS, [(3, event(3)), (4, event(4))]).await;
+    hub.until_ack(EVENTS, |ack| ack.stored == [range(3, 4)])
+        .await;
+    assert_eq!(hub.watermark(EVENTS), 1);
+    hub.until_status(|status| status.record.is_some()).await;
+    hub.sql().execute_batch("DROP TRIGGER t").unwrap();
+    hub.records(EVENTS, sent()).await;
+    hub.until_watermark(EVENTS, 4).await;
+    hub.until_status(|status| status.record.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_hello_that_cannot_be_noted_is_shown_until_one_can() {
+    let hub = Hub::start().await;
+    hub.sql()
+        .execute_batch(
+            "CREATE TRIGGER t BEFORE INSERT ON lane BEGIN SELECT raise(ABORT, 'no lane'); END",
+        )
+        .unwrap();
+    hub.say(UpMessage::Hello(Hello {
+        nonce: 1,
+        version: "test".into(),
+        boot: BootId([1; 16]),
+        wall_ms: 0,
+        epoch: EVENTS.0,
+        lanes: vec![LaneOffer {
+            epoch: EVENTS.0,
+            stream: EVENTS.1,
+            next: 1,
+            held: Vec::new(),
+            gaps: Vec::new(),
+        }],
+    }))
+    .await;
+    hub.until_status(|status| status.record.is_some()).await;
+    hub.sql().execute_batch("DROP TRIGGER t").unwrap();
+    hub.hello(&[(EVENTS, 1, Vec::new())]).await;
+    hub.until_status(|status| status.record.is_none()).await;
 }
 
 #[tokio::test]

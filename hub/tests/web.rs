@@ -454,7 +454,7 @@ async fn the_hubs_own_trouble_is_on_every_page_and_counts_against_no_site() {
     let full = "the disk of the database is full";
     house.hub_status(Status {
         database: Some(trouble(full)),
-        media: None,
+        ..Status::default()
     });
     for path in ["/", "/lokasi", "/lokasi/rsud", "/absensi"] {
         let page = operator.get(path).await.text();
@@ -479,11 +479,24 @@ async fn the_hubs_own_trouble_is_on_every_page_and_counts_against_no_site() {
     assert!(site.contains("tidak dapat menyimpan<"), "the cause chain");
     assert!(site.contains("data-s=\"up\""), "the site is not to blame");
     house.hub_status(Status {
-        database: None,
         media: Some(trouble("12 bytes are free")),
+        ..Status::default()
     });
     let page = operator.get("/").await.text();
     assert!(page.contains("Gambar dan rekaman ditahan") && page.contains("Selebihnya berjalan"));
+    house.hub_status(Status {
+        record: Some(trouble("event 2 of epoch 7 from `rsud` cannot be stored")),
+        ..Status::default()
+    });
+    let page = operator.get("/").await.text();
+    assert!(page.contains("Sebagian data belum dapat disimpan") && page.contains("event 2 of"));
+    assert!(page.contains("3 hal menunggu tindakan.") && page.contains("Selebihnya berjalan"));
+    let page = agency.get("/lokasi/rsud").await.text();
+    assert!(page.contains("Sebagian data belum dapat disimpan") && !page.contains("event 2 of"));
+    assert!(
+        page.contains("sebagian belum tersimpan<"),
+        "the cause chain"
+    );
     assert_eq!(operator.get("/healthz").await.text(), "ok\n");
 }
 

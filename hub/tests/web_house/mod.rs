@@ -234,7 +234,7 @@ impl House {
     pub(crate) fn ingest_fails(&self) {
         self.hub_status(Status {
             database: Some(trouble("the disk of the database is full")),
-            media: None,
+            ..Status::default()
         });
     }
 
