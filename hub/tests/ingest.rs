@@ -597,11 +597,14 @@ async fn listeners_hear_of_new_records_once_and_of_now_without_a_row() {
         let Notice::Committed {
             agent: from,
             records,
+            charges,
         } = heard.as_ref()
         else {
             panic!("{heard:?}")
         };
         assert_eq!(*from, agent());
+        // what nobody has read yet counts against the agent
+        assert!(!charges.is_empty() && charges.len() <= records.len());
         for record in records {
             let Some(Content::Snapshot(s)) = record.body.as_ref().map(|b| &b.content) else {
                 panic!("{record:?}")

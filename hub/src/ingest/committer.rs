@@ -37,7 +37,7 @@ pub(super) struct Entry {
     /// A media file that nothing refers to any longer when this is stored.
     stale: Option<String>,
     /// The gate's memory; given back on drop.
-    _charge: Arc<Charge>,
+    charge: Arc<Charge>,
 }
 
 impl Entry {
@@ -47,7 +47,7 @@ impl Entry {
             hello: None,
             spooled: None,
             stale: None,
-            _charge: charge,
+            charge,
         }
     }
 
@@ -196,7 +196,7 @@ async fn settle(
     for (agent, lane) in commit.lanes {
         acks.entry(agent).or_default().1.push(lane);
     }
-    let mut notices: BTreeMap<AgentId, Vec<CommittedRecord>> = BTreeMap::new();
+    let mut notices: BTreeMap<AgentId, (Vec<CommittedRecord>, Vec<Arc<Charge>>)> = BTreeMap::new();
     let mut spooled = Vec::new();
     for (entry, outcome) in done.iter().zip(&commit.outcomes) {
         spooled.extend(entry.spooled.clone());
@@ -217,7 +217,15 @@ async fn settle(
                     body: new.said.clone(),
                     media: new.body.media().map(str::to_owned),
                 };
-                notices.entry(lane.agent.clone()).or_default().push(record);
+                let (records, charges) = notices.entry(lane.agent.clone()).or_default();
+                records.push(record);
+                // the records of one payload share its charge
+                if charges
+                    .last()
+                    .is_none_or(|last| !Arc::ptr_eq(last, &entry.charge))
+                {
+                    charges.push(Arc::clone(&entry.charge));
+                }
             }
             (Write::Record(new), Outcome::Conflict) => {
                 let lane = &new.key.lane;
@@ -249,8 +257,12 @@ async fn settle(
     for (agent, (new_epoch, lanes)) in acks {
         context.ack(&agent, new_epoch, lanes);
     }
-    for (agent, records) in notices {
-        context.notify(Notice::Committed { agent, records });
+    for (agent, (records, charges)) in notices {
+        context.notify(Notice::Committed {
+            agent,
+            records,
+            charges,
+        });
     }
     for mut entry in done {
         if let Some(stale) = entry.stale.take()

@@ -9,7 +9,7 @@
 //! Promises:
 //! - nothing is acknowledged before the database has committed it, and media is durable before its
 //!   row is written;
-//! - a payload's [`Charge`] is held until its bytes are committed or spooled, or, for *now*, read by
+//! - a payload's [`Charge`] is held until its bytes are spooled, or committed and, like *now*, read by
 //!   all who listen, so the gate's pool bounds what is in here;
 //! - while the database fails, nothing more is taken in and nothing is acknowledged; the same batch
 //!   is tried again until it succeeds;
