@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use scc_common::checksum::Checksum;
 use scc_common::clock::{Clock, ManualClock};
 use scc_common::id::{BootId, DeviceId, Epoch};
-use scc_common::record::{Content, LinkMode, Punch, PunchBatch, ReadProof, RecordBody, Way};
+use scc_common::record::{Content, Event, LinkMode, Punch, PunchBatch, ReadProof, RecordBody, Way};
 use scc_common::stream::Stream;
 use scc_common::wire::{GapReason, Hello, LaneOffer, MAX_BODY, Now, SeqRange, UpMessage};
 use scc_hub::ingest::{Limits, Notice};
@@ -621,6 +621,61 @@ async fn listeners_hear_of_new_records_once_and_of_now_without_a_row() {
 }
 
 #[tokio::test]
+async fn a_text_without_end_reaches_no_column_and_no_page_but_the_body_is_kept_as_it_came() {
+    let mut hub = Hub::start().await;
+    let endless = "sangat panjang ".repeat(1_000);
+    let cut = |text: &str| text.chars().count() == 301 && text.ends_with('…');
+    let mut state = ingest_harness::state_of_a_door();
+    state.detail = Some(endless.clone());
+    let body = ingest_harness::device_state(state.clone());
+    hub.records(EVENTS, [(1, body.clone())]).await;
+    hub.until_watermark(EVENTS, 1).await;
+    let details = hub.texts("SELECT detail FROM device_state");
+    assert!(details.len() == 1 && cut(&details[0]), "{details:?}");
+    let kept: Vec<u8> = hub
+        .sql()
+        .query_row("SELECT body FROM record", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(kept, body);
+    let Notice::Committed { records, .. } = hub.notice().await.as_ref().clone() else {
+        panic!("no record")
+    };
+    let Some(Content::Event(Event::DeviceState(said))) =
+        records[0].body.as_ref().map(|b| &b.content)
+    else {
+        panic!("{records:?}")
+    };
+    assert!(cut(said.detail.as_ref().unwrap()));
+    let lane = Lane(Epoch(7), Stream::Health);
+    hub.records(
+        lane,
+        [(
+            1,
+            ingest_harness::health_with(lane, 2, &endless, vec![state.clone()]),
+        )],
+    )
+    .await;
+    hub.until_watermark(lane, 1).await;
+    let json = hub.texts("SELECT json FROM health");
+    assert!(json.len() == 1 && json[0].len() < 2_000, "{json:?}");
+    hub.notice().await;
+    hub.say(UpMessage::Now(Now {
+        stamp: ManualClock::at(5).stamp(),
+        devices: vec![state],
+        link: LinkMode::Normal,
+        backlog: 0,
+        backlog_bytes: 0,
+        oldest_ms: None,
+        stills: Vec::new(),
+    }))
+    .await;
+    let Notice::Now { now, .. } = hub.notice().await.as_ref().clone() else {
+        panic!("no now")
+    };
+    assert!(cut(now.devices[0].detail.as_ref().unwrap()));
+}
+
+#[tokio::test]
 async fn a_record_that_the_schema_does_not_bear_is_kept_as_unreadable_and_holds_up_nobody() {
     let hub = Hub::start().await;
     hub.sql()
@@ -632,7 +687,10 @@ async fn a_record_that_the_schema_does_not_bear_is_kept_as_unreadable_and_holds_
         EVENTS,
         [
             (1, event(1)),
-            (2, ingest_harness::device_state()),
+            (
+                2,
+                ingest_harness::device_state(ingest_harness::state_of_a_door()),
+            ),
             (3, event(3)),
         ],
     )

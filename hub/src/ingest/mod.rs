@@ -275,11 +275,14 @@ impl Router {
                     charge,
                 });
             }
-            UpMessage::Now(now) => self.context.notify(Notice::Now {
-                agent,
-                now: Box::new(now),
-                charge,
-            }),
+            UpMessage::Now(mut now) => {
+                now.devices.iter_mut().for_each(prepare::shorten_detail);
+                self.context.notify(Notice::Now {
+                    agent,
+                    now: Box::new(now),
+                    charge,
+                });
+            }
         }
     }
 
