@@ -16,6 +16,7 @@ use scc_common::record::{Content, Event, LinkMode, Punch, PunchBatch, ReadProof,
 use scc_common::stream::Stream;
 use scc_common::wire::{GapReason, Hello, LaneOffer, MAX_BODY, Now, SeqRange, UpMessage};
 use scc_hub::ingest::{Limits, Notice};
+use scc_hub::store::Store;
 
 const PUNCHES: Lane = Lane(Epoch(7), Stream::Attendance);
 
@@ -377,6 +378,28 @@ async fn health_tells_how_far_a_lost_card_had_counted() {
     hub.hello(&[(Lane(Epoch(8), Stream::Event), 1, vec![])])
         .await;
     assert_eq!(hub.gap_rows(), [(2, 5)]);
+}
+
+#[tokio::test]
+async fn the_receipt_goes_by_the_number_that_the_agent_tells_and_not_by_what_came() {
+    let hub = Hub::start().await;
+    hub.records(EVENTS, (1..=3).map(|n| (n, event(n)))).await;
+    hub.until_watermark(EVENTS, 3).await;
+    let store = Store::look(&hub.config().database()).unwrap();
+    let events = async || {
+        let receipt = store
+            .receipt(agent(), "1970-01-01".into(), 0)
+            .await
+            .unwrap();
+        let line = receipt.streams.iter().find(|(s, _)| *s == Stream::Event);
+        line.map(|(_, r)| (r.taken(), r.stored, r.queued)).unwrap()
+    };
+    assert_eq!(events().await, (3, 3, 0), "nothing else is known");
+    let lane = Lane(Epoch(7), Stream::Health);
+    hub.records(lane, [(1, ingest_harness::health(EVENTS, 11))])
+        .await;
+    hub.until_watermark(lane, 1).await;
+    assert_eq!(events().await, (10, 3, 7));
 }
 
 #[tokio::test]

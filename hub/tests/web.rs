@@ -13,7 +13,7 @@ use std::time::Duration;
 use scc_common::record::{Cause, DeviceKind, State};
 use scc_hub::ingest::Status;
 use web_house::client::{Browser, between};
-use web_house::{House, RSUD_PICTURE, VILLA_PICTURE, device_state, trouble};
+use web_house::{House, NOW, RSUD_PICTURE, VILLA_PICTURE, device_state, trouble};
 
 /// Every route that shows something, with what an operator, RSUD's own user and a stranger get.
 const ROUTES: [(&str, u16, u16, u16); 32] = [
@@ -192,6 +192,28 @@ async fn a_site_page_shows_age_proof_and_punches() {
     assert_eq!(picture.header("content-type"), Some("image/jpeg"));
     assert_eq!(&picture.body[..2], b"\xff\xd8");
     assert_eq!(VILLA_PICTURE, 2);
+}
+
+#[tokio::test]
+async fn the_receipt_says_whether_the_box_has_told_how_far_it_has_numbered() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let untold = "Sejak 00.00 kotak belum menyebut sampai nomor berapa";
+    assert!(operator.get("/lokasi/rsud").await.text().contains(untold));
+    let receipt = operator.get("/api/v1/sites/rsud/receipt").await.text();
+    assert!(receipt.contains("\"told_at_ms\":null"), "{receipt}");
+    let bound = Duration::from_secs(10);
+    let mut events = operator.events("/events?di=lokasi/rsud").await;
+    events.until(&["event: beat"], bound).await;
+    // yesterday's number says nothing of today
+    house.health("rsud", NOW - 86_400_000);
+    events.until(&["\"id\":\"box\""], bound).await;
+    assert!(operator.get("/lokasi/rsud").await.text().contains(untold));
+    house.health("rsud", NOW - 60_000);
+    let told = "menyebut sampai nomor berapa ia telah mengambil, terakhir 09.41";
+    events.until(&[told], bound).await;
+    let receipt = operator.get("/api/v1/sites/rsud/receipt").await.text();
+    assert!(receipt.contains(&format!("\"told_at_ms\":{}", NOW - 60_000)));
 }
 
 #[tokio::test]
