@@ -189,7 +189,7 @@ async fn child_with_pages_on_a_full_disk() {
     while note().await.is_ok() {}
     house.hub_status(Status {
         database: Some(trouble("the disk of the database is full")),
-        media: None,
+        ..Status::default()
     });
 
     // a minute later the session's use would be written down: the page comes all the same

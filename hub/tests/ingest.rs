@@ -11,11 +11,12 @@ use ingest_harness::{EVENTS, Hub, Lane, STILLS, agent, event, still, still_of};
 use proptest::prelude::*;
 use scc_common::checksum::Checksum;
 use scc_common::clock::{Clock, ManualClock};
-use scc_common::id::{DeviceId, Epoch};
-use scc_common::record::{Content, LinkMode, Punch, PunchBatch, ReadProof, RecordBody, Way};
+use scc_common::id::{BootId, DeviceId, Epoch};
+use scc_common::record::{Content, Event, LinkMode, Punch, PunchBatch, ReadProof, RecordBody, Way};
 use scc_common::stream::Stream;
-use scc_common::wire::{GapReason, MAX_BODY, Now, SeqRange, UpMessage};
+use scc_common::wire::{GapReason, Hello, LaneOffer, MAX_BODY, Now, SeqRange, UpMessage};
 use scc_hub::ingest::{Limits, Notice};
+use scc_hub::store::Store;
 
 const PUNCHES: Lane = Lane(Epoch(7), Stream::Attendance);
 
@@ -380,6 +381,28 @@ async fn health_tells_how_far_a_lost_card_had_counted() {
 }
 
 #[tokio::test]
+async fn the_receipt_goes_by_the_number_that_the_agent_tells_and_not_by_what_came() {
+    let hub = Hub::start().await;
+    hub.records(EVENTS, (1..=3).map(|n| (n, event(n)))).await;
+    hub.until_watermark(EVENTS, 3).await;
+    let store = Store::look(&hub.config().database()).unwrap();
+    let events = async || {
+        let receipt = store
+            .receipt(agent(), "1970-01-01".into(), 0)
+            .await
+            .unwrap();
+        let line = receipt.streams.iter().find(|(s, _)| *s == Stream::Event);
+        line.map(|(_, r)| (r.taken(), r.stored, r.queued)).unwrap()
+    };
+    assert_eq!(events().await, (3, 3, 0), "nothing else is known");
+    let lane = Lane(Epoch(7), Stream::Health);
+    hub.records(lane, [(1, ingest_harness::health(EVENTS, 11))])
+        .await;
+    hub.until_watermark(lane, 1).await;
+    assert_eq!(events().await, (10, 3, 7));
+}
+
+#[tokio::test]
 async fn an_epoch_that_is_still_offered_is_not_closed() {
     let hub = Hub::start().await;
     hub.records(EVENTS, [(1, event(1))]).await;
@@ -597,11 +620,14 @@ async fn listeners_hear_of_new_records_once_and_of_now_without_a_row() {
         let Notice::Committed {
             agent: from,
             records,
+            charges,
         } = heard.as_ref()
         else {
             panic!("{heard:?}")
         };
         assert_eq!(*from, agent());
+        // what nobody has read yet counts against the agent
+        assert!(!charges.is_empty() && charges.len() <= records.len());
         for record in records {
             let Some(Content::Snapshot(s)) = record.body.as_ref().map(|b| &b.content) else {
                 panic!("{record:?}")
@@ -618,6 +644,61 @@ async fn listeners_hear_of_new_records_once_and_of_now_without_a_row() {
 }
 
 #[tokio::test]
+async fn a_text_without_end_reaches_no_column_and_no_page_but_the_body_is_kept_as_it_came() {
+    let mut hub = Hub::start().await;
+    let endless = "sangat panjang ".repeat(1_000);
+    let cut = |text: &str| text.chars().count() == 301 && text.ends_with('…');
+    let mut state = ingest_harness::state_of_a_door();
+    state.detail = Some(endless.clone());
+    let body = ingest_harness::device_state(state.clone());
+    hub.records(EVENTS, [(1, body.clone())]).await;
+    hub.until_watermark(EVENTS, 1).await;
+    let details = hub.texts("SELECT detail FROM device_state");
+    assert!(details.len() == 1 && cut(&details[0]), "{details:?}");
+    let kept: Vec<u8> = hub
+        .sql()
+        .query_row("SELECT body FROM record", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(kept, body);
+    let Notice::Committed { records, .. } = hub.notice().await.as_ref().clone() else {
+        panic!("no record")
+    };
+    let Some(Content::Event(Event::DeviceState(said))) =
+        records[0].body.as_ref().map(|b| &b.content)
+    else {
+        panic!("{records:?}")
+    };
+    assert!(cut(said.detail.as_ref().unwrap()));
+    let lane = Lane(Epoch(7), Stream::Health);
+    hub.records(
+        lane,
+        [(
+            1,
+            ingest_harness::health_with(lane, 2, &endless, vec![state.clone()]),
+        )],
+    )
+    .await;
+    hub.until_watermark(lane, 1).await;
+    let json = hub.texts("SELECT json FROM health");
+    assert!(json.len() == 1 && json[0].len() < 2_000, "{json:?}");
+    hub.notice().await;
+    hub.say(UpMessage::Now(Now {
+        stamp: ManualClock::at(5).stamp(),
+        devices: vec![state],
+        link: LinkMode::Normal,
+        backlog: 0,
+        backlog_bytes: 0,
+        oldest_ms: None,
+        stills: Vec::new(),
+    }))
+    .await;
+    let Notice::Now { now, .. } = hub.notice().await.as_ref().clone() else {
+        panic!("no now")
+    };
+    assert!(cut(now.devices[0].detail.as_ref().unwrap()));
+}
+
+#[tokio::test]
 async fn a_record_that_the_schema_does_not_bear_is_kept_as_unreadable_and_holds_up_nobody() {
     let hub = Hub::start().await;
     hub.sql()
@@ -629,7 +710,10 @@ async fn a_record_that_the_schema_does_not_bear_is_kept_as_unreadable_and_holds_
         EVENTS,
         [
             (1, event(1)),
-            (2, ingest_harness::device_state()),
+            (
+                2,
+                ingest_harness::device_state(ingest_harness::state_of_a_door()),
+            ),
             (3, event(3)),
         ],
     )
@@ -639,6 +723,65 @@ async fn a_record_that_the_schema_does_not_bear_is_kept_as_unreadable_and_holds_
         hub.count("SELECT count(*) FROM record WHERE readable = 0"),
         1
     );
+}
+
+#[tokio::test]
+async fn what_the_database_takes_in_no_form_is_never_acknowledged_and_shown_until_it_is_stored() {
+    let hub = Hub::start().await;
+    hub.sql()
+        .execute_batch(
+            "CREATE TRIGGER t BEFORE INSERT ON record WHEN NEW.seq = 2 BEGIN SELECT raise(ABORT, 'no two'); END",
+        )
+        .unwrap();
+    let sent = || [(1, event(1)), (2, event(2)), (3, event(3))];
+    hub.records(EVENTS, sent()).await;
+    hub.until_ack(EVENTS, |ack| ack.stored == [range(3, 3)])
+        .await;
+    hub.until_status(|status| {
+        let why = status.record.as_ref().map_or("", |trouble| &trouble.why);
+        why.contains("event 2 ") && why.contains("no two")
+    })
+    .await;
+    assert!(!hub.database_fails(), "everything else goes on");
+    // what is stored beside it and sent again changes nothing
+    hub.records(EVENTS, [(3, event(3)), (4, event(4))]).await;
+    hub.until_ack(EVENTS, |ack| ack.stored == [range(3, 4)])
+        .await;
+    assert_eq!(hub.watermark(EVENTS), 1);
+    hub.until_status(|status| status.record.is_some()).await;
+    hub.sql().execute_batch("DROP TRIGGER t").unwrap();
+    hub.records(EVENTS, sent()).await;
+    hub.until_watermark(EVENTS, 4).await;
+    hub.until_status(|status| status.record.is_none()).await;
+}
+
+#[tokio::test]
+async fn a_hello_that_cannot_be_noted_is_shown_until_one_can() {
+    let hub = Hub::start().await;
+    hub.sql()
+        .execute_batch(
+            "CREATE TRIGGER t BEFORE INSERT ON lane BEGIN SELECT raise(ABORT, 'no lane'); END",
+        )
+        .unwrap();
+    hub.say(UpMessage::Hello(Hello {
+        nonce: 1,
+        version: "test".into(),
+        boot: BootId([1; 16]),
+        wall_ms: 0,
+        epoch: EVENTS.0,
+        lanes: vec![LaneOffer {
+            epoch: EVENTS.0,
+            stream: EVENTS.1,
+            next: 1,
+            held: Vec::new(),
+            gaps: Vec::new(),
+        }],
+    }))
+    .await;
+    hub.until_status(|status| status.record.is_some()).await;
+    hub.sql().execute_batch("DROP TRIGGER t").unwrap();
+    hub.hello(&[(EVENTS, 1, Vec::new())]).await;
+    hub.until_status(|status| status.record.is_none()).await;
 }
 
 #[tokio::test]

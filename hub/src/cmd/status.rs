@@ -5,7 +5,6 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
 use scc_common::clock::{SharedClock, SystemClock};
 use scc_common::lang::Lang;
 use scc_common::record::{DeviceKind, State};
@@ -13,6 +12,7 @@ use scc_common::record::{DeviceKind, State};
 use crate::config::Config;
 use crate::fleet::judge::SiteNow;
 use crate::fleet::{Fleet, SILENT_MS, Snapshot};
+use crate::store::fleet::Declared;
 use crate::store::{Store, StoreError};
 use crate::web::overview::{rank, site_cause};
 use crate::web::text::T;
@@ -41,13 +41,7 @@ pub async fn run(config: &Config, lang: Lang, out: &mut impl Write) -> Result<()
 }
 
 fn print(snapshot: &Snapshot, lang: Lang, out: &mut impl Write) -> io::Result<()> {
-    let zone = snapshot
-        .declared
-        .as_ref()
-        .map(|d| d.register.timezone.as_str());
-    let zone = zone
-        .and_then(|z| TimeZone::get(z).ok())
-        .unwrap_or(TimeZone::UTC);
+    let zone = Declared::zone(snapshot.declared.as_deref());
     let t = T::new(lang, zone, snapshot.at_ms);
     if snapshot.sites.is_empty() {
         return writeln!(out, "{}", t.s("sentence-empty"));

@@ -1,15 +1,21 @@
 //! States from facts, and the order in which observations count.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use scc_common::clock::{ClockQuality, Stamp};
 use scc_common::id::{BootId, Epoch};
-use scc_common::record::{Cause, DeviceKind, LinkMode};
+use scc_common::record::{
+    Cause, Content, DeviceKind, DeviceState, Event, Health, LinkMode, RecordBody,
+};
 use scc_common::register::Register;
 use scc_common::stream::Stream;
+use scc_common::wire;
 
-use super::judge::{GRACE_MS, SETTLE_MS, SiteCause};
+use super::hear::{committed, live, observe, take_health};
+use super::judge::{Facts, GRACE_MS, SETTLE_MS, SiteCause};
 use super::*;
+use crate::ingest::CommittedRecord;
 
 const NOW: WallMs = 1_795_484_537_000;
 const LONG_AGO: WallMs = NOW - 86_400_000;

@@ -37,7 +37,7 @@ pub(super) struct Entry {
     /// A media file that nothing refers to any longer when this is stored.
     stale: Option<String>,
     /// The gate's memory; given back on drop.
-    _charge: Arc<Charge>,
+    charge: Arc<Charge>,
 }
 
 impl Entry {
@@ -47,7 +47,7 @@ impl Entry {
             hello: None,
             spooled: None,
             stale: None,
-            _charge: charge,
+            charge,
         }
     }
 
@@ -130,7 +130,7 @@ async fn one_by_one(
             tracing::error!(why, "a record is more than the schema bears");
             metrics::counter!("scc_ingest_refused_total").increment(1);
             let Write::Record(new) = entry.write.as_ref() else {
-                dropped(&entry.write, why);
+                refused(context, &entry.write, why);
                 continue;
             };
             let mut new = new.clone();
@@ -142,7 +142,9 @@ async fn one_by_one(
             Ok(commit) => settle(context, commit, vec![entry], answers).await,
             Err(StoreError::Closed) => return Err(StoreError::Closed.into()),
             // Not acknowledged: the agent keeps it and sends it again.
-            Err(StoreError::Refused(why) | StoreError::Sql(why)) => dropped(&entry.write, &why),
+            Err(StoreError::Refused(why) | StoreError::Sql(why)) => {
+                refused(context, &entry.write, &why);
+            }
             Err(_) => {
                 pending.push_front(entry);
                 return Ok(());
@@ -152,25 +154,30 @@ async fn one_by_one(
     Ok(())
 }
 
-/// Something cannot be written in any form: a defect of this program, which must not go unseen.
-fn dropped(write: &Write, why: &str) {
-    metrics::counter!("scc_ingest_dropped_total").increment(1);
-    match write {
-        Write::Record(new) | Write::Again(new) => {
-            let lane = &new.key.lane;
-            tracing::error!(
-                agent = %lane.agent, epoch = %lane.epoch, stream = %lane.stream, seq = new.key.seq, why,
-                "a record cannot be stored in any form and is not acknowledged"
-            );
-        }
-        Write::Seen { key, .. } => {
-            tracing::error!(agent = %key.lane.agent, seq = key.seq, why, "a duplicate cannot be counted");
-        }
-        Write::Gaps { agent, .. } => tracing::error!(%agent, why, "gaps cannot be noted"),
-        Write::Hello { agent, .. } => {
-            tracing::error!(%agent, why, "a hello cannot be noted and is not answered");
-        }
-    }
+/// Something cannot be written in any form: a defect of this program, which must not go unseen. It
+/// is let go here without an acknowledgement, and its agent sends it again.
+fn refused(context: &Context, write: &Write, why: &str) {
+    metrics::counter!("scc_ingest_unstorable_total").increment(1);
+    let one = |key: &RecordKey| {
+        let lane = &key.lane;
+        format!(
+            "{} {} of epoch {} from `{}`",
+            lane.stream, key.seq, lane.epoch, lane.agent
+        )
+    };
+    let what = match write {
+        Write::Record(new) => one(&new.key),
+        Write::Again(new) => format!("what {} says", one(&new.key)),
+        Write::Seen { key, .. } => format!("that {} came again", one(key)),
+        Write::Gaps { agent, .. } => format!("gaps from `{agent}`"),
+        Write::Hello { agent, .. } => format!("the hello of `{agent}`"),
+    };
+    tracing::error!(
+        what,
+        why,
+        "this cannot be stored in any form and is not acknowledged"
+    );
+    context.stuck(write, format!("{what} cannot be stored: {why}"));
 }
 
 /// The transaction is durable: acknowledges, answers, tells, and lets go.
@@ -180,11 +187,16 @@ async fn settle(
     done: Vec<Entry>,
     answers: &mut JoinSet<()>,
 ) {
+    let hellos = done.iter().filter_map(|entry| match entry.write.as_ref() {
+        Write::Hello { agent, .. } => Some(agent),
+        _ => None,
+    });
+    context.unstick(&commit.lanes, hellos);
     let mut acks: BTreeMap<AgentId, (bool, Vec<LaneAck>)> = BTreeMap::new();
     for (agent, lane) in commit.lanes {
         acks.entry(agent).or_default().1.push(lane);
     }
-    let mut notices: BTreeMap<AgentId, Vec<CommittedRecord>> = BTreeMap::new();
+    let mut notices: BTreeMap<AgentId, (Vec<CommittedRecord>, Vec<Arc<Charge>>)> = BTreeMap::new();
     let mut spooled = Vec::new();
     for (entry, outcome) in done.iter().zip(&commit.outcomes) {
         spooled.extend(entry.spooled.clone());
@@ -205,7 +217,15 @@ async fn settle(
                     body: new.said.clone(),
                     media: new.body.media().map(str::to_owned),
                 };
-                notices.entry(lane.agent.clone()).or_default().push(record);
+                let (records, charges) = notices.entry(lane.agent.clone()).or_default();
+                records.push(record);
+                // the records of one payload share its charge
+                if charges
+                    .last()
+                    .is_none_or(|last| !Arc::ptr_eq(last, &entry.charge))
+                {
+                    charges.push(Arc::clone(&entry.charge));
+                }
             }
             (Write::Record(new), Outcome::Conflict) => {
                 let lane = &new.key.lane;
@@ -237,8 +257,12 @@ async fn settle(
     for (agent, (new_epoch, lanes)) in acks {
         context.ack(&agent, new_epoch, lanes);
     }
-    for (agent, records) in notices {
-        context.notify(Notice::Committed { agent, records });
+    for (agent, (records, charges)) in notices {
+        context.notify(Notice::Committed {
+            agent,
+            records,
+            charges,
+        });
     }
     for mut entry in done {
         if let Some(stale) = entry.stale.take()

@@ -16,9 +16,10 @@ use tokio_util::sync::CancellationToken;
 use super::committer::Entry;
 use super::reread;
 use super::spool::Spool;
+use super::stuck::Stuck;
 use super::{Downlink, IngestError, Limits, Notice, PERMISSION, Status, Trouble};
 use crate::media::Media;
-use crate::store::{LaneKey, RecordKey, Store};
+use crate::store::{LaneKey, RecordKey, Store, Write};
 
 /// The streams that a full media disk pauses.
 const MEDIA: [Stream; 2] = [Stream::Snapshot, Stream::Segment];
@@ -40,6 +41,8 @@ pub(super) struct Context {
     pub(super) looked_for: Mutex<HashSet<LaneKey>>,
     /// Newest watermarks, for acks of parts.
     watermarks: Mutex<HashMap<LaneKey, Seq>>,
+    /// What cannot be stored in any form.
+    stuck: Mutex<Stuck>,
 }
 
 pub(super) async fn open_spool(folder: PathBuf, now: WallMs) -> Result<Spool, IngestError> {
@@ -73,6 +76,7 @@ impl Context {
             met: Mutex::default(),
             looked_for: Mutex::default(),
             watermarks: Mutex::default(),
+            stuck: Mutex::default(),
         }
     }
 
@@ -149,6 +153,41 @@ impl Context {
     /// Pictures and video are paused, or no longer.
     pub(super) fn media_trouble(&self, trouble: Option<String>) {
         self.change(|status| &mut status.media, trouble, "media");
+    }
+
+    /// This write is refused in every form; `why` names it.
+    pub(super) fn stuck(&self, write: &Write, why: String) {
+        let is_any = {
+            let mut stuck = lock(&self.stuck);
+            stuck.add(write);
+            !stuck.is_empty()
+        };
+        if is_any {
+            self.change(|status| &mut status.record, Some(why), "record");
+        }
+    }
+
+    /// A transaction is durable that has brought lanes so far and has noted these hellos: what was
+    /// stuck among them no longer is.
+    pub(super) fn unstick<'a>(
+        &self,
+        lanes: &[(AgentId, LaneAck)],
+        hellos: impl Iterator<Item = &'a AgentId>,
+    ) {
+        {
+            let mut stuck = lock(&self.stuck);
+            if stuck.is_empty() {
+                return;
+            }
+            lanes
+                .iter()
+                .for_each(|(agent, lane)| stuck.acked(agent, lane));
+            hellos.for_each(|agent| stuck.greeted(agent));
+            if !stuck.is_empty() {
+                return;
+            }
+        }
+        self.change(|status| &mut status.record, None, "record");
     }
 
     /// Whoever reads the agents' permission from now on reads 0.

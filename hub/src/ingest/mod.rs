@@ -9,11 +9,12 @@
 //! Promises:
 //! - nothing is acknowledged before the database has committed it, and media is durable before its
 //!   row is written;
-//! - a payload's [`Charge`] is held until its bytes are committed or spooled, or, for *now*, read by
+//! - a payload's [`Charge`] is held until its bytes are spooled, or committed and, like *now*, read by
 //!   all who listen, so the gate's pool bounds what is in here;
 //! - while the database fails, nothing more is taken in and nothing is acknowledged; the same batch
 //!   is tried again until it succeeds;
-//! - a full media disk pauses pictures and video only.
+//! - a full media disk pauses pictures and video only;
+//! - what the database takes in no form is not acknowledged and is in the [`Status`] until it is stored.
 //!
 //! Whatever has a valid envelope and checksum is stored; *unreadable* is a state of its row.
 
@@ -25,6 +26,7 @@ mod notice;
 mod prepare;
 mod reread;
 mod spool;
+mod stuck;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,6 +73,9 @@ pub struct Status {
     pub database: Option<Trouble>,
     /// Why pictures and video are paused; none while they are not.
     pub media: Option<Trouble>,
+    /// What the database takes in no form and why, while it waits at its agent; none while there is
+    /// nothing of the kind. Everything else goes on.
+    pub record: Option<Trouble>,
 }
 
 /// Something that holds ingest up.
@@ -270,11 +275,14 @@ impl Router {
                     charge,
                 });
             }
-            UpMessage::Now(now) => self.context.notify(Notice::Now {
-                agent,
-                now: Box::new(now),
-                charge,
-            }),
+            UpMessage::Now(mut now) => {
+                now.devices.iter_mut().for_each(prepare::shorten_detail);
+                self.context.notify(Notice::Now {
+                    agent,
+                    now: Box::new(now),
+                    charge,
+                });
+            }
         }
     }
 

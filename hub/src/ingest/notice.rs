@@ -23,6 +23,10 @@ pub enum Notice {
         agent: AgentId,
         /// In the order of their ids.
         records: Vec<CommittedRecord>,
+        /// The gate's memory: what the records say came in these bytes, which count against the agent
+        /// until everybody has read this. A listener that stands still so holds up the agents rather
+        /// than filling the memory, however many records come.
+        charges: Vec<Arc<Charge>>,
     },
     /// What an agent says is so at this moment.
     Now {

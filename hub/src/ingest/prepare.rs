@@ -3,11 +3,15 @@
 use bytes::Bytes;
 use scc_common::checksum::Checksum;
 use scc_common::clock::WallMs;
-use scc_common::record::{Content, RecordBody};
+use scc_common::record::{Content, DeviceState, Event, RecordBody};
 use scc_common::wire::MAX_INLINE;
 
 use crate::media::{Media, MediaKind, split};
 use crate::store::{NewRecord, RecordKey, StoredBody};
+
+/// Characters of a text that an agent says of itself or of a device, on its way to columns and pages:
+/// more than any of our own says. The ledger keeps the body as it came.
+const LONGEST_TEXT: usize = 300;
 
 /// A record that is ready for the ledger once its file, if it has one, is durable.
 #[derive(Debug)]
@@ -75,13 +79,35 @@ pub(super) fn prepare(key: RecordKey, sum: Checksum, body: Bytes, now: WallMs) -
 
 /// What a body says, if it is one of this stream and names the device that it is about.
 fn readable(key: &RecordKey, body: &[u8]) -> Option<RecordBody> {
-    let said = RecordBody::decode(body).ok()?;
+    let mut said = RecordBody::decode(body).ok()?;
     let about_a_device = matches!(
         said.content,
         Content::Punches(_) | Content::Snapshot(_) | Content::Segment(_)
     );
     let fits = said.stream() == key.lane.stream && (said.device.is_some() || !about_a_device);
+    match &mut said.content {
+        Content::Event(Event::DeviceState(state)) => shorten_detail(state),
+        Content::Health(health) => {
+            shorten(&mut health.version);
+            health.devices.iter_mut().for_each(shorten_detail);
+        }
+        _ => {}
+    }
     fits.then_some(said)
+}
+
+/// Cuts what a device is said to be like to a length that fits a page.
+pub(super) fn shorten_detail(state: &mut DeviceState) {
+    if let Some(detail) = &mut state.detail {
+        shorten(detail);
+    }
+}
+
+fn shorten(text: &mut String) {
+    if let Some((end, _)) = text.char_indices().nth(LONGEST_TEXT) {
+        text.truncate(end);
+        text.push('…');
+    }
 }
 
 fn has_media(said: &RecordBody) -> bool {

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::tz::TimeZone;
 use rusqlite::{OptionalExtension, Transaction, params};
 use scc_common::clock::WallMs;
 use scc_common::id::{AgencyId, AgentId, DeviceId};
@@ -24,6 +25,23 @@ pub struct Declared {
     pub sites: BTreeMap<AgentId, WallMs>,
     /// When each device was first declared.
     pub devices: BTreeMap<(AgentId, DeviceId), WallMs>,
+}
+
+/// The zone that counts before a register names one: Soppeng's.
+const ZONE: &str = "Asia/Makassar";
+
+/// The zone in which a day of the fleet begins and ends, on pages, in the terminal and in what is
+/// counted by day: the register's, as it names it.
+pub(crate) fn zone(named: Option<&str>) -> TimeZone {
+    // a register with another zone than this machine knows is not applied
+    TimeZone::get(named.unwrap_or(ZONE)).unwrap_or(TimeZone::UTC)
+}
+
+impl Declared {
+    /// [`zone`] of what is declared, if anything is.
+    pub(crate) fn zone(declared: Option<&Self>) -> TimeZone {
+        zone(declared.map(|d| d.register.timezone.as_str()))
+    }
 }
 
 impl Store {

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use super::page::{visible, visible_site};
 use super::session::Viewer;
+use super::site::told_ms;
 use super::text::T;
 use super::{App, Refused, attendance};
 use crate::fleet::judge::{DeviceNow, SiteNow};
@@ -158,6 +159,9 @@ struct Punch {
 #[derive(Debug, Serialize, ToSchema)]
 struct Receipt {
     day: String,
+    /// When the box last told how far it has numbered what it took, which `taken` and `queued` go by.
+    /// None: not since the day began, so that more may wait there.
+    told_at_ms: Option<i64>,
     streams: Vec<StreamLine>,
     terminals: Vec<Terminal>,
     gaps: Vec<GapLine>,
@@ -327,6 +331,7 @@ async fn receipt(
     let days = attendance::days(&app, &t, std::iter::once(site)).await?;
     Ok(Json(Receipt {
         day,
+        told_at_ms: told_ms(site, from_ms),
         streams: found
             .streams
             .iter()

@@ -4,6 +4,9 @@
 //! there is news, at most twice a second, and every five seconds for what time alone changes; parts
 //! that differ from what this viewer has are sent as `part` events, and a `beat` tells that the hub
 //! is alive. The session is looked at again every minute, so that a session that has ended goes dark.
+//!
+//! Who comes when all places are taken gets everything once, and the stream ends with the word to ask
+//! again in a moment: such a page is some seconds behind and never stands still.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,12 +22,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::page::Part;
 use super::session::Viewer;
 use super::text::{T, finish};
-use super::{App, Refused, attendance, hub, overview, site};
+use super::{App, REQUEST, Refused, attendance, hub, overview, site};
 
 /// Shortest time between two renderings for one viewer.
 const PACE: Duration = Duration::from_millis(500);
 /// What time alone changes is looked at, and life is shown, this often.
 const BEAT: Duration = Duration::from_secs(5);
+/// A page for which there is no place asks again after this long: as often as a beat would come.
+const AGAIN: Duration = BEAT;
 /// Beats between two looks at the session.
 const BEATS_PER_CHECK: u32 = 12;
 
@@ -59,10 +64,19 @@ pub(crate) async fn stream(
     // refused here rather than in a stream that nobody can read the status of
     let first = parts(&app, &t, &viewer, &watch.di).await?;
     let seat = app.streams.take(viewer.token_sha256);
-    let seat = seat.ok_or(Refused::TooMany)?;
     let (tell, told) = mpsc::channel(16);
     tokio::spawn(async move {
-        let _seat = seat;
+        let Some(_seat) = seat else {
+            metrics::counter!("scc_web_streams_without_place_total").increment(1);
+            let once = async {
+                tell.send(Ok(Event::default().retry(AGAIN))).await?;
+                news(&tell, &app, &t, &[], &first).await
+            };
+            // Whatever did not get through: the page asks again by itself. One that reads nothing
+            // holds no task.
+            let _ = tokio::time::timeout(REQUEST, once).await;
+            return;
+        };
         let mut changes = app.fleet.changes();
         changes.mark_unchanged();
         let mut ingest = app.ingest.clone();
@@ -82,28 +96,10 @@ pub(crate) async fn stream(
                     Err(_) => return,
                 },
             };
-            for part in &now {
-                if !have.contains(part) {
-                    let data = serde_json::json!({ "id": part.id, "html": finish(&part.html, &t) });
-                    if tell
-                        .send(Ok(Event::default().event("part").data(data.to_string())))
-                        .await
-                        .is_err()
-                    {
-                        return;
-                    }
-                }
-            }
-            have = now;
-            let heard = app.fleet.now().heard_ms.unwrap_or(0);
-            let data = serde_json::json!({ "now": app.clock.wall_ms(), "heard": heard });
-            if tell
-                .send(Ok(Event::default().event("beat").data(data.to_string())))
-                .await
-                .is_err()
-            {
+            if news(&tell, &app, &t, &have, &now).await.is_err() {
                 return;
             }
+            have = now;
             tokio::time::sleep(PACE).await;
             tokio::select! {
                 () = app.stop.cancelled() => return,
@@ -121,6 +117,25 @@ pub(crate) async fn stream(
         }
     });
     Ok(Sse::new(ReceiverStream::new(told)))
+}
+
+/// Sends the parts that differ from what the viewer has, and a beat.
+async fn news(
+    tell: &mpsc::Sender<Result<Event, Infallible>>,
+    app: &App,
+    t: &T,
+    have: &[Part],
+    now: &[Part],
+) -> Result<(), mpsc::error::SendError<Result<Event, Infallible>>> {
+    for part in now.iter().filter(|part| !have.contains(part)) {
+        let data = serde_json::json!({ "id": part.id, "html": finish(&part.html, t) });
+        let event = Event::default().event("part").data(data.to_string());
+        tell.send(Ok(event)).await?;
+    }
+    let heard = app.fleet.now().heard_ms.unwrap_or(0);
+    let data = serde_json::json!({ "now": app.clock.wall_ms(), "heard": heard });
+    let event = Event::default().event("beat").data(data.to_string());
+    tell.send(Ok(event)).await
 }
 
 /// Whether the session is still good and still allows the same.

@@ -17,6 +17,8 @@ pub(crate) enum What {
     Intake,
     /// The database stores nothing.
     Database,
+    /// Something that came cannot be stored in any form.
+    Record,
     /// Pictures and video are paused.
     Media,
 }
@@ -24,7 +26,7 @@ pub(crate) enum What {
 impl What {
     /// Each of them, for a test that every one has its words.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 3] = [Self::Intake, Self::Database, Self::Media];
+    pub(crate) const ALL: [Self; 4] = [Self::Intake, Self::Database, Self::Record, Self::Media];
 
     /// Whether nothing new at all is stored, so that what is on screen is of the past.
     pub(crate) const fn is_blind(self) -> bool {
@@ -45,6 +47,7 @@ impl What {
         match self {
             Self::Intake => "intake",
             Self::Database => "database",
+            Self::Record => "record",
             Self::Media => "media",
         }
     }
@@ -71,11 +74,12 @@ impl App {
             }];
         }
         let status = self.ingest.borrow();
-        let both = [
+        let each = [
             (What::Database, &status.database),
+            (What::Record, &status.record),
             (What::Media, &status.media),
         ];
-        both.into_iter()
+        each.into_iter()
             .filter_map(|(what, trouble)| {
                 trouble.as_ref().map(|trouble| HubTrouble {
                     what,

@@ -13,7 +13,6 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
-use jiff::tz::TimeZone;
 use metrics_exporter_prometheus::PrometheusHandle;
 use scc_common::clock::SharedClock;
 use scc_common::identity::{self, IdentityError};
@@ -29,6 +28,7 @@ use crate::fleet::{Fleet, Snapshot};
 use crate::ingest;
 use crate::media::Media;
 use crate::store::Store;
+use crate::store::fleet::Declared;
 
 mod api;
 mod assets;
@@ -145,9 +145,6 @@ const ALIVE: Duration = Duration::from_secs(20);
 /// Requests at one time on one HTTP/2 connection.
 const AT_ONCE: u32 = 64;
 
-/// The zone that pages use before a register names one: Soppeng's.
-const ZONE: &str = "Asia/Makassar";
-
 /// The cookie that remembers a language.
 const LANG: &str = "scc_bahasa";
 
@@ -159,11 +156,7 @@ impl App {
     }
 
     pub(crate) fn words(&self, lang: Lang, snapshot: &Snapshot) -> T {
-        let name = snapshot
-            .declared
-            .as_ref()
-            .map_or(ZONE, |d| d.register.timezone.as_str());
-        let zone = TimeZone::get(name).unwrap_or(TimeZone::UTC);
+        let zone = Declared::zone(snapshot.declared.as_deref());
         T::new(lang, zone, self.clock.wall_ms())
     }
 }

@@ -20,8 +20,6 @@ pub(crate) enum Refused {
     Forged,
     /// The request makes no sense.
     Bad,
-    /// More at one time than one person needs.
-    TooMany,
     /// A router's or an extractor's own refusal: no such method, a field or a part of the path that
     /// cannot be read, a body that is too large.
     Unread(StatusCode),
@@ -50,7 +48,6 @@ impl Refused {
             Self::NotFound => StatusCode::NOT_FOUND,
             Self::Forged => StatusCode::FORBIDDEN,
             Self::Bad => StatusCode::BAD_REQUEST,
-            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Unread(status) => *status,
             Self::Broken { .. } => StatusCode::INTERNAL_SERVER_ERROR,
         }
@@ -94,7 +91,6 @@ fn said(refused: Refused, for_programs: bool, t: &T, app: &App) -> Response {
             Refused::NotLoggedIn { .. } => "not logged in",
             Refused::NotFound => "not found",
             Refused::Forged => "the form is not ours",
-            Refused::TooMany => "too many at one time",
             Refused::Bad | Refused::Unread(_) => "bad request",
             Refused::Broken { .. } => "internal error",
         };
@@ -116,7 +112,7 @@ fn said(refused: Refused, for_programs: bool, t: &T, app: &App) -> Response {
         }
         Refused::NotFound => (status, super::page::note(t, "not-found", "")).into_response(),
         Refused::Forged => (status, super::page::note(t, "forged", "")).into_response(),
-        Refused::Bad | Refused::TooMany | Refused::Unread(_) => {
+        Refused::Bad | Refused::Unread(_) => {
             (status, super::page::note(t, "bad-request", "")).into_response()
         }
         // "the intake is well" is said only while it is

@@ -56,8 +56,8 @@ pub(crate) fn event(n: Seq) -> Vec<u8> {
     RecordBody::new(ManualClock::at(0).stamp(), None, Content::Event(event)).encode()
 }
 
-pub(crate) fn device_state() -> Vec<u8> {
-    let state = DeviceState {
+pub(crate) fn state_of_a_door() -> DeviceState {
+    DeviceState {
         device: DeviceId::new("pintu").unwrap(),
         kind: DeviceKind::Camera,
         state: State::Down,
@@ -65,13 +65,26 @@ pub(crate) fn device_state() -> Vec<u8> {
         since_ms: 1,
         last_good_ms: None,
         detail: None,
-    };
+    }
+}
+
+pub(crate) fn device_state(state: DeviceState) -> Vec<u8> {
     let content = Content::Event(Event::DeviceState(state));
     RecordBody::new(ManualClock::at(0).stamp(), None, content).encode()
 }
 
 /// A health record that tells the next number of one lane.
 pub(crate) fn health(lane: Lane, next: Seq) -> Vec<u8> {
+    health_with(lane, next, "test", Vec::new())
+}
+
+/// The same from this version of the agent, with these devices.
+pub(crate) fn health_with(
+    lane: Lane,
+    next: Seq,
+    version: &str,
+    devices: Vec<DeviceState>,
+) -> Vec<u8> {
     let stamp = ManualClock::at(1_000).stamp();
     let lane = LaneHealth {
         epoch: lane.0,
@@ -83,7 +96,7 @@ pub(crate) fn health(lane: Lane, next: Seq) -> Vec<u8> {
         lost: 0,
     };
     let health = Health {
-        version: "test".into(),
+        version: version.into(),
         boot: stamp.boot,
         uptime_s: 1,
         load1: 0.5,
@@ -96,7 +109,7 @@ pub(crate) fn health(lane: Lane, next: Seq) -> Vec<u8> {
         clock: stamp.quality,
         link: LinkMode::Normal,
         lanes: vec![lane],
-        devices: Vec::new(),
+        devices,
     };
     RecordBody::new(stamp, None, Content::Health(Box::new(health))).encode()
 }

@@ -10,14 +10,17 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use rcgen::{CertificateParams, KeyPair};
 use rusqlite::{Connection, params};
 use scc_common::clock::{ManualClock, SharedClock};
-use scc_common::id::{AgentId, DeviceId};
-use scc_common::record::{Cause, DeviceKind, DeviceState, LinkMode, State};
+use scc_common::id::{AgentId, DeviceId, Epoch};
+use scc_common::record::{
+    Cause, Content, DeviceKind, DeviceState, Health, LinkMode, RecordBody, State,
+};
 use scc_common::register::Register;
+use scc_common::stream::Stream;
 use scc_common::wire::Now;
 use scc_hub::config;
 use scc_hub::fleet::{Door, Fleet};
 use scc_hub::gate::Presence;
-use scc_hub::ingest::{Notice, Status, Trouble};
+use scc_hub::ingest::{CommittedRecord, Notice, Status, Trouble};
 use scc_hub::media::Media;
 use scc_hub::store::Store;
 use scc_hub::store::people::Role;
@@ -225,6 +228,46 @@ impl House {
         self.notices.send(Arc::new(notice)).unwrap();
     }
 
+    /// A health record is stored that its agent captured at `at_ms`.
+    pub(crate) fn health(&self, id: &str, at_ms: i64) {
+        let stamp = scc_common::clock::Clock::stamp(&*ManualClock::at(at_ms));
+        let health = Health {
+            version: "0.1.0".into(),
+            boot: stamp.boot,
+            uptime_s: 60,
+            load1: 0.5,
+            memory_total_kib: 2,
+            memory_available_kib: 1,
+            disk_total: 2,
+            disk_free: 1,
+            temperature_c: None,
+            under_voltage: None,
+            clock: stamp.quality,
+            link: LinkMode::Normal,
+            lanes: Vec::new(),
+            devices: Vec::new(),
+        };
+        let record = CommittedRecord {
+            id: 1_000_000,
+            stream: Stream::Health,
+            epoch: Epoch(9),
+            seq: 1,
+            received_ms: at_ms,
+            body: Some(RecordBody::new(
+                stamp,
+                None,
+                Content::Health(Box::new(health)),
+            )),
+            media: None,
+        };
+        let notice = Notice::Committed {
+            agent: agent(id),
+            records: vec![record],
+            charges: Vec::new(),
+        };
+        self.notices.send(Arc::new(notice)).unwrap();
+    }
+
     /// The hub stops.
     pub(crate) fn fall_silent(&self) {
         self.stop.cancel();
@@ -234,7 +277,7 @@ impl House {
     pub(crate) fn ingest_fails(&self) {
         self.hub_status(Status {
             database: Some(trouble("the disk of the database is full")),
-            media: None,
+            ..Status::default()
         });
     }
 

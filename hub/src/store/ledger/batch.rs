@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::lanes::Lanes;
 use super::record::{self, Insert};
 use super::{Commit, LaneKey, MAX_SEQ, NewRecord, Outcome, RecordKey, Write, derive};
+use crate::store::fleet;
 
 /// How long a transaction may take in more writes.
 const CEILING: Duration = Duration::from_millis(50);
@@ -221,7 +222,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// The day in the register's time zone; in UTC while there is no register.
+    /// The day in the fleet's time zone.
     fn local_day(&mut self, ms: WallMs) -> rusqlite::Result<String> {
         let zone = match &self.zone {
             Some(zone) => zone.clone(),
@@ -230,10 +231,7 @@ impl Batch<'_> {
                     .c
                     .query_row("SELECT timezone FROM fleet", [], |row| row.get(0))
                     .optional()?;
-                let zone = name
-                    .and_then(|name| TimeZone::get(&name).ok())
-                    .unwrap_or(TimeZone::UTC);
-                self.zone.insert(zone).clone()
+                self.zone.insert(fleet::zone(name.as_deref())).clone()
             }
         };
         let time = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::UNIX_EPOCH);

@@ -1,0 +1,149 @@
+//! What is remembered, committed or told of now becomes facts; an older observation never overwrites
+//! a newer one.
+
+use bytes::Bytes;
+use scc_common::clock::WallMs;
+use scc_common::id::DeviceId;
+use scc_common::record::{Content, DeviceState, Event, Health, RecordBody, State};
+use scc_common::wire;
+
+use super::Still;
+use super::judge::{Backlog, Facts};
+use crate::ingest::CommittedRecord;
+use crate::store::views::Remembered;
+
+pub(super) fn recall(facts: &mut Facts, remembered: Remembered) {
+    facts.heard_ms = facts.heard_ms.max(remembered.heard_ms);
+    facts.proven.extend(remembered.proven);
+    for (state, at) in remembered.devices {
+        observe(facts, state, at);
+    }
+    if let Some((mut health, at)) = remembered.health {
+        let heard_ms = facts.heard_ms.unwrap_or(at);
+        health.devices.iter_mut().for_each(|d| arrived(d, heard_ms));
+        take_health(facts, health, at);
+    }
+}
+
+pub(super) fn committed(facts: &mut Facts, record: &CommittedRecord) {
+    let Some(RecordBody {
+        stamp,
+        device,
+        content,
+        ..
+    }) = &record.body
+    else {
+        return;
+    };
+    // As in the ledger: a clock that runs ahead does not make its record the newest for a day.
+    let at_ms = stamp.wall_ms.min(record.received_ms);
+    match content {
+        Content::Event(Event::DeviceState(state)) => {
+            let mut state = state.clone();
+            arrived(&mut state, record.received_ms);
+            observe(facts, state, at_ms);
+        }
+        Content::Health(health) => {
+            let mut health = (**health).clone();
+            for state in &mut health.devices {
+                arrived(state, record.received_ms);
+            }
+            take_health(facts, health, at_ms);
+        }
+        Content::Snapshot(_) | Content::Segment(_) | Content::Punches(_) => {
+            proven(facts, device.as_ref());
+        }
+        Content::Event(_) => {}
+    }
+}
+
+/// Nothing that has arrived is of later.
+fn arrived(state: &mut DeviceState, received_ms: WallMs) {
+    state.since_ms = state.since_ms.min(received_ms);
+    state.last_good_ms = state.last_good_ms.map(|ms| ms.min(received_ms));
+}
+
+pub(super) fn take_health(facts: &mut Facts, health: Health, at_ms: WallMs) {
+    if facts
+        .health
+        .as_ref()
+        .is_some_and(|(_, known)| *known > at_ms)
+    {
+        return;
+    }
+    for state in &health.devices {
+        observe(facts, state.clone(), at_ms);
+    }
+    let backlog = Backlog {
+        records: health.lanes.iter().map(|l| l.records).sum(),
+        bytes: health.lanes.iter().map(|l| l.bytes).sum(),
+        oldest_ms: health.lanes.iter().filter_map(|l| l.oldest_ms).min(),
+        at_ms,
+    };
+    take_backlog(facts, backlog);
+    facts.mode = Some(health.link);
+    facts.health = Some((health, at_ms));
+}
+
+fn take_backlog(facts: &mut Facts, backlog: Backlog) {
+    if facts
+        .backlog
+        .is_none_or(|known| known.at_ms <= backlog.at_ms)
+    {
+        facts.backlog = Some(backlog);
+    }
+}
+
+/// What an agent says of now is newest by definition, even if its clock was set back meanwhile.
+pub(super) fn live(facts: &mut Facts, now: &wire::Now, now_ms: WallMs) -> Vec<(DeviceId, Still)> {
+    for state in &now.devices {
+        let mut state = state.clone();
+        arrived(&mut state, now_ms);
+        if facts.has_room(&state.device) {
+            facts.devices.remove(&state.device);
+            observe(facts, state, now.stamp.wall_ms.min(now_ms));
+        }
+    }
+    facts.mode = Some(now.link);
+    facts.backlog = Some(Backlog {
+        records: now.backlog,
+        bytes: now.backlog_bytes,
+        oldest_ms: now.oldest_ms,
+        at_ms: now_ms,
+    });
+    let mut stills = Vec::new();
+    for s in &now.stills {
+        proven(facts, Some(&s.device));
+        // The ledger keeps what nobody declared; memory does not.
+        if facts.declared.contains(&s.device) {
+            let still = Still {
+                captured_ms: s.stamp.wall_ms.min(now_ms),
+                cadence_s: s.picture.cadence_s,
+                jpeg: Bytes::copy_from_slice(&s.picture.jpeg),
+            };
+            stills.push((s.device.clone(), still));
+        }
+    }
+    stills
+}
+
+fn proven(facts: &mut Facts, device: Option<&DeviceId>) {
+    if let Some(device) = device.filter(|device| facts.has_room(device)) {
+        facts.proven.insert(device.clone());
+    }
+}
+
+pub(super) fn observe(facts: &mut Facts, state: DeviceState, at_ms: WallMs) {
+    if !facts.has_room(&state.device) {
+        return;
+    }
+    if state.state == State::Up || state.last_good_ms.is_some() {
+        facts.proven.insert(state.device.clone());
+    }
+    match facts.devices.get(&state.device) {
+        Some((_, known)) if *known > at_ms => {}
+        _ => {
+            facts.devices.insert(state.device.clone(), (state, at_ms));
+        }
+    }
+}
