@@ -25,7 +25,7 @@ use scc_common::wire::{
 use tokio::time::Instant;
 
 use super::backoff::Patience;
-use super::link::{Closed, Link};
+use super::link::{Closed, Link, Trouble};
 use super::now::{self, Stills};
 use super::plan::{Choice, Plan};
 use super::status::Reporter;
@@ -58,6 +58,17 @@ pub(super) enum End {
     /// The buffer cannot be read.
     #[error("the buffer cannot be used: {0}")]
     Buffer(#[from] BufferError),
+}
+
+impl End {
+    /// What `status` is to say of it; nothing if it was meant.
+    pub(super) const fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Stopped => None,
+            Self::Closed(closed) => Some(closed.trouble()),
+            Self::Buffer(_) => Some(Trouble::Buffer),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -505,13 +516,16 @@ impl<'a, S: Store> Session<'a, S> {
 
     fn report(&self) {
         let over = |since: Option<Instant>| since.is_some_and(|at| at.elapsed() >= SLOW);
-        let (mode, why) = if over(self.waiting_since) {
-            (LinkMode::Slow, Some("acknowledgements are late"))
+        let (mode, trouble) = if over(self.waiting_since) {
+            (
+                LinkMode::Slow,
+                Some((Trouble::Late, "acknowledgements are late")),
+            )
         } else if over(self.unsent_since) {
             (LinkMode::CatchUp, None)
         } else {
             (LinkMode::Normal, None)
         };
-        self.reporter.set(mode, why);
+        self.reporter.set(mode, trouble);
     }
 }
