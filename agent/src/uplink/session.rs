@@ -10,7 +10,7 @@
 //! last message; the buffer is told only what the hub says it has committed. There is no second way
 //! to resend: whatever goes wrong leads back to hello, and the answer decides.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,6 +77,8 @@ enum Phase {
     Asking {
         nonce: u64,
         epoch: Epoch,
+        /// Every epoch that the buffer had, also one that did not fit into the hello.
+        epochs: BTreeSet<Epoch>,
         offers: Vec<LaneOffer>,
         asked: Instant,
     },
@@ -128,6 +130,7 @@ impl<'a, S: Store> Session<'a, S> {
             phase: Phase::Asking {
                 nonce: 0,
                 epoch: Epoch(0),
+                epochs: BTreeSet::new(),
                 offers: Vec::new(),
                 asked: Instant::now(),
             },
@@ -214,7 +217,9 @@ impl<'a, S: Store> Session<'a, S> {
         let store = &self.given.store;
         let epoch = store.epoch().await?;
         let mut offers = store.offers().await?;
-        hello::fit(&mut offers);
+        let told = offers.iter().map(|offer| offer.epoch);
+        let epochs = told.chain([epoch]).collect();
+        hello::fit(&mut offers, epoch);
         let nonce = self.rng.random();
         tracing::debug!(why, lanes = offers.len(), "hello");
         self.plan.forget();
@@ -230,6 +235,7 @@ impl<'a, S: Store> Session<'a, S> {
         self.phase = Phase::Asking {
             nonce,
             epoch,
+            epochs,
             offers,
             asked: Instant::now(),
         };
@@ -305,6 +311,7 @@ impl<'a, S: Store> Session<'a, S> {
     async fn answered(&mut self, down: &Down, answer: &Answer) -> Result<(), End> {
         let Phase::Asking {
             epoch,
+            epochs,
             offers,
             asked,
             ..
@@ -320,7 +327,9 @@ impl<'a, S: Store> Session<'a, S> {
             clock.hub_offset(answer.wall_ms.saturating_sub(clock.wall_ms() - half));
         }
         self.stat = self.given.store.stat().await?;
-        let verdicts = self.plan.begin(epoch, offers, answer, &self.stat);
+        let verdicts = self
+            .plan
+            .begin(epoch, epochs.clone(), offers, answer, &self.stat);
         let young = !offers.iter().any(|o| o.epoch == epoch && o.next > 1);
         self.permit(down);
         self.phase = Phase::Flowing {
