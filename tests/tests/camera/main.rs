@@ -197,6 +197,17 @@ impl Read {
         }
     }
 
+    /// Waits until the open segment has a fragment that even a kill would not lose.
+    async fn until_a_fragment_is_kept(&self) {
+        let file = self.state.path().join("open").join(self.id.as_str());
+        let from = Instant::now();
+        let has = |bytes: Vec<u8>| bytes.windows(4).any(|four| four == b"moof");
+        while !std::fs::read(&file).is_ok_and(has) {
+            assert!(from.elapsed() < START, "{}: no fragment came", self.id);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     /// What the board has told since the last call.
     fn told(&mut self) -> Vec<(State, Option<Cause>)> {
         std::iter::from_fn(|| self.changes.try_recv().ok())
@@ -352,8 +363,10 @@ async fn segments_and_stills_are_what_the_camera_showed() {
         a.duration_ms
     );
     assert!(first_still.mono_ms.abs_diff(a_at.mono_ms) < 500);
-    // what was open when it stops is not lost, and nobody is left behind
-    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    // what was open when it stops is not lost, and nobody is left behind: the next keyframe ends the
+    // first fragment of the third segment, just after it has made a picture
+    read.still().await;
+    read.until_a_fragment_is_kept().await;
     let (id, stop) = (read.id.clone(), read.stop.clone());
     stop.cancel();
     let (_, last) = read.segment().await;
@@ -394,13 +407,24 @@ async fn a_camera_that_loses_its_power_is_named_and_comes_back() {
     read.told();
     camera.stop().unwrap();
     read.down(Cause::Refused, Duration::from_secs(10)).await;
-    // long enough to reach the longest wait
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    let mut told = read.told();
+    assert!(told.len() <= 2, "each change is told once: {told:?}");
+    // looked at so often in vain, it is waited for as long as for any
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", camera.port()));
+    let listener = listener.await.unwrap();
+    for _ in 0..4 {
+        let looked = timeout(START, listener.accept()).await;
+        looked.expect("it is not looked at any more").unwrap();
+    }
+    drop(listener);
     camera.start_again().unwrap();
     let took = read.up(BACK).await;
     eprintln!("back {took:?} after the power came back");
-    let told = read.told();
-    assert!(told.len() <= 3, "each change is told once: {told:?}");
+    told.extend(read.told());
+    assert!(
+        told.len() <= 5 && told.windows(2).all(|pair| pair[0] != pair[1]),
+        "each change is told once: {told:?}"
+    );
     read.end().await;
 }
 
