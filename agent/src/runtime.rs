@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use scc_common::clock::SharedClock;
 use scc_common::id::DeviceId;
-use scc_common::record::{
-    Cause, Content, DeviceKind, DeviceState, Event, LaneHealth, LinkMode, RecordBody, State,
-};
+use scc_common::record::{Cause, DeviceKind, Event, LaneHealth, LinkMode, State};
 use sd_notify::NotifyState;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
@@ -25,7 +23,7 @@ use crate::capture::attendance::TerminalSource;
 use crate::capture::board::Board;
 use crate::capture::camera::CameraSource;
 use crate::capture::health::{HealthSource, Sensors};
-use crate::capture::{Context, Source};
+use crate::capture::{Context, Source, recorder};
 use crate::config::Config;
 use crate::status::{EVERY_S, Status};
 use crate::uplink::mqtt::Mqtt;
@@ -151,7 +149,7 @@ impl Agent {
         let _ = events.send(Event::AgentStarted {
             version: VERSION.to_owned(),
         });
-        let recorder = tokio::spawn(record(
+        let recorder = tokio::spawn(recorder::record(
             buffer.clone(),
             clock.clone(),
             Arc::clone(&poke),
@@ -360,36 +358,6 @@ async fn supervise(
         tokio::select! {
             () = context.stop.cancelled() => return,
             () = tokio::time::sleep(AFTER_PANIC) => {}
-        }
-    }
-}
-
-/// Turns changes on the board and other events into records, one after the other, until every
-/// sender is gone.
-async fn record(
-    buffer: Buffer,
-    clock: SharedClock,
-    poke: Arc<Notify>,
-    mut changes: mpsc::UnboundedReceiver<DeviceState>,
-    mut incoming: mpsc::UnboundedReceiver<Event>,
-) {
-    loop {
-        let event = tokio::select! {
-            biased;
-            Some(state) = changes.recv() => {
-                poke.notify_one();
-                Event::DeviceState(state)
-            }
-            Some(event) = incoming.recv() => event,
-            else => return,
-        };
-        let device = match &event {
-            Event::DeviceState(state) => Some(state.device.clone()),
-            _ => None,
-        };
-        let body = RecordBody::new(clock.stamp(), device, Content::Event(event));
-        if let Err(error) = buffer.append(&body).await {
-            tracing::warn!(%error, "an event was not accepted");
         }
     }
 }

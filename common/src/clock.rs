@@ -29,7 +29,7 @@ pub type MonoMs = u64;
 pub enum ClockQuality {
     /// Nobody has confirmed the clock since this boot.
     Unconfirmed,
-    /// The hub's time was within two seconds of ours at the last hello.
+    /// Ours is within two seconds of the time that the hub told at the last hello.
     Hub,
     /// The kernel says that an NTP client disciplines the clock.
     Ntp,
@@ -77,12 +77,45 @@ pub type SharedClock = Arc<dyn Clock>;
 /// Largest distance from the hub's time at which the hub's word confirms ours.
 pub const CONFIRM_WITHIN_MS: i64 = 2_000;
 
+/// What the hub last told of the time, kept against the monotonic clock, which nobody can step. So a
+/// wall clock that is stepped after the hub has confirmed it is confirmed no longer.
+#[derive(Debug)]
+struct HubTime {
+    /// The hub's wall clock − our monotonic one; `i64::MIN` until the hub has told its time.
+    ahead_ms: AtomicI64,
+}
+
+impl HubTime {
+    const fn unknown() -> Self {
+        Self {
+            ahead_ms: AtomicI64::new(i64::MIN),
+        }
+    }
+
+    fn told(&self, wall_ms: WallMs, mono_ms: MonoMs, offset_ms: i64) {
+        let ahead_ms = ahead(wall_ms.saturating_add(offset_ms), mono_ms);
+        self.ahead_ms.store(ahead_ms, Ordering::SeqCst);
+    }
+
+    fn forget(&self) {
+        self.ahead_ms.store(i64::MIN, Ordering::SeqCst);
+    }
+
+    fn confirms(&self, wall_ms: WallMs, mono_ms: MonoMs) -> bool {
+        let hub = self.ahead_ms.load(Ordering::SeqCst);
+        hub != i64::MIN && ahead(wall_ms, mono_ms).abs_diff(hub) <= CONFIRM_WITHIN_MS.unsigned_abs()
+    }
+}
+
+fn ahead(wall_ms: WallMs, mono_ms: MonoMs) -> i64 {
+    wall_ms.saturating_sub(i64::try_from(mono_ms).unwrap_or(i64::MAX))
+}
+
 /// The machine's clock.
 #[derive(Debug)]
 pub struct SystemClock {
     boot: BootId,
-    /// `i64::MIN` until the hub has told its time.
-    hub_offset_ms: AtomicI64,
+    hub: HubTime,
 }
 
 impl SystemClock {
@@ -96,7 +129,7 @@ impl SystemClock {
             .unwrap_or_else(|| BootId(rand::random()));
         Self {
             boot,
-            hub_offset_ms: AtomicI64::new(i64::MIN),
+            hub: HubTime::unknown(),
         }
     }
 
@@ -146,8 +179,7 @@ impl Clock for SystemClock {
         if ntp_synchronised() {
             return ClockQuality::Ntp;
         }
-        let offset = self.hub_offset_ms.load(Ordering::Relaxed);
-        if offset != i64::MIN && offset.abs() <= CONFIRM_WITHIN_MS {
+        if self.hub.confirms(self.wall_ms(), self.mono_ms()) {
             ClockQuality::Hub
         } else {
             ClockQuality::Unconfirmed
@@ -159,7 +191,7 @@ impl Clock for SystemClock {
     }
 
     fn hub_offset(&self, offset_ms: i64) {
-        self.hub_offset_ms.store(offset_ms, Ordering::Relaxed);
+        self.hub.told(self.wall_ms(), self.mono_ms(), offset_ms);
     }
 }
 
@@ -178,6 +210,7 @@ pub struct ManualClock {
     wall_ms: AtomicI64,
     mono_ms: AtomicU64,
     quality: AtomicU8,
+    hub: HubTime,
 }
 
 impl ManualClock {
@@ -189,6 +222,7 @@ impl ManualClock {
             wall_ms: AtomicI64::new(wall_ms),
             mono_ms: AtomicU64::new(1_000),
             quality: AtomicU8::new(2),
+            hub: HubTime::unknown(),
         })
     }
 
@@ -203,7 +237,7 @@ impl ManualClock {
         self.wall_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// Sets what the wall clock is worth.
+    /// Sets what the wall clock is worth, until the hub tells its time.
     pub fn set_quality(&self, quality: ClockQuality) {
         let code = match quality {
             ClockQuality::Unconfirmed => 0,
@@ -211,6 +245,7 @@ impl ManualClock {
             ClockQuality::Ntp => 2,
         };
         self.quality.store(code, Ordering::SeqCst);
+        self.hub.forget();
     }
 }
 
@@ -223,6 +258,7 @@ impl Clock for ManualClock {
     }
     fn quality(&self) -> ClockQuality {
         match self.quality.load(Ordering::SeqCst) {
+            0 if self.hub.confirms(self.wall_ms(), self.mono_ms()) => ClockQuality::Hub,
             0 => ClockQuality::Unconfirmed,
             1 => ClockQuality::Hub,
             _ => ClockQuality::Ntp,
@@ -232,9 +268,7 @@ impl Clock for ManualClock {
         self.boot
     }
     fn hub_offset(&self, offset_ms: i64) {
-        if offset_ms.abs() <= CONFIRM_WITHIN_MS {
-            self.set_quality(ClockQuality::Hub);
-        }
+        self.hub.told(self.wall_ms(), self.mono_ms(), offset_ms);
     }
 }
 
@@ -265,6 +299,24 @@ mod tests {
         clock.hub_offset(2_001);
         assert_eq!(clock.quality(), ClockQuality::Unconfirmed);
         clock.hub_offset(-2_000);
+        assert_eq!(clock.quality(), ClockQuality::Hub);
+    }
+
+    #[test]
+    fn a_clock_that_is_stepped_after_the_hub_confirmed_it_is_confirmed_no_longer() {
+        let clock = ManualClock::at(1_795_000_000_000);
+        clock.set_quality(ClockQuality::Unconfirmed);
+        clock.hub_offset(500);
+        clock.advance(3_600_000);
+        assert_eq!(clock.quality(), ClockQuality::Hub, "only time has passed");
+        clock.step_wall(-3_600_000);
+        assert_eq!(clock.quality(), ClockQuality::Unconfirmed);
+        clock.step_wall(3_600_000);
+        assert_eq!(clock.quality(), ClockQuality::Hub, "it is right again");
+        // the hub found it an hour slow, and somebody has put it right
+        clock.hub_offset(3_600_000);
+        assert_eq!(clock.quality(), ClockQuality::Unconfirmed);
+        clock.step_wall(3_599_000);
         assert_eq!(clock.quality(), ClockQuality::Hub);
     }
 }

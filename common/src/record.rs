@@ -571,6 +571,29 @@ mod tests {
     }
 
     #[test]
+    fn an_event_from_the_future_is_an_event_whatever_it_carries() {
+        use ciborium::cbor;
+        let stamp = || ciborium::Value::serialized(&stamp()).unwrap();
+        for event in [
+            cbor!({ "door" => { "open" => true, "by" => [1, { "a" => null }] } }).unwrap(),
+            cbor!({ "door" => [1, 2] }).unwrap(),
+            cbor!({ "door" => 7 }).unwrap(),
+            cbor!("door").unwrap(),
+        ] {
+            let body = cbor!({
+                "v" => BODY_VERSION,
+                "stamp" => stamp(),
+                "device" => null,
+                "content" => { "event" => event },
+            });
+            let mut bytes = Vec::new();
+            ciborium::into_writer(&body.unwrap(), &mut bytes).unwrap();
+            let back = RecordBody::decode(&bytes).unwrap();
+            assert_eq!(back.content, Content::Event(Event::Other), "{event:?}");
+        }
+    }
+
+    #[test]
     fn every_cause_and_state_has_one_name() {
         for cause in Cause::ALL {
             assert_eq!(Cause::from_name(cause.name()), cause);

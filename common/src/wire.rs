@@ -508,6 +508,37 @@ mod tests {
     }
 
     #[test]
+    fn a_message_from_the_future_is_passed_over_whatever_it_carries() {
+        use ciborium::{Value, cbor};
+        let down = Down {
+            v: WIRE_VERSION,
+            run: RunId(5),
+            permission: 512,
+            paused: Vec::new(),
+            new_epoch: false,
+            msg: DownMessage::Other,
+        };
+        for msg in [
+            cbor!({ "lease" => { "id" => 7, "until_ms" => [1, { "a" => null }] } }).unwrap(),
+            cbor!({ "lease" => [1, 2] }).unwrap(),
+            cbor!({ "lease" => 7 }).unwrap(),
+            cbor!({ "lease" => null }).unwrap(),
+            cbor!("lease").unwrap(),
+        ] {
+            let mut map: Vec<(Value, Value)> = ciborium::from_reader(&down.encode()[..])
+                .map(|map: Value| map.into_map().unwrap())
+                .unwrap();
+            for (key, value) in &mut map {
+                if key.as_text() == Some("msg") {
+                    *value = msg.clone();
+                }
+            }
+            let bytes = encode(&Value::Map(map));
+            assert_eq!(Down::decode(&bytes).unwrap(), down, "{msg:?}");
+        }
+    }
+
+    #[test]
     fn a_payload_that_is_too_large_is_refused_before_it_is_parsed() {
         let bytes = vec![0; MAX_PAYLOAD + 1];
         assert!(matches!(Up::decode(&bytes), Err(WireError::TooLarge(_))));

@@ -6,15 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use scc_common::clock::WallMs;
 use scc_common::id::Seq;
 use scc_common::wire::SeqRange;
 
+use super::Lane;
 use super::disk::{self, FileId};
 use super::scan::{Verify, scan};
-use super::{BufferError, Lane, store};
 use scc_common::ranges::RangeSet;
 
 /// One lane, as its files tell it.
@@ -51,26 +52,30 @@ struct Seen {
     walls: Vec<(Seq, WallMs)>,
 }
 
-/// Reads the headers of every record in `state_dir/buffer`.
+/// Where the buffer of this state directory is.
+#[must_use]
+pub fn root(state_dir: &Path) -> PathBuf {
+    state_dir.join("buffer")
+}
+
+/// Reads the headers of every record in the buffer of a state directory.
 ///
 /// # Errors
-/// [`BufferError::Disk`] if there is no buffer, or it may not be read.
-pub fn inspect(state_dir: &Path) -> Result<Inspection, BufferError> {
-    let root = state_dir.join("buffer");
-    let failed = |e: std::io::Error| store::from_io(&format!("reading {}", root.display()), &e);
-    let in_use = match File::open(root.join("lock"))
-        .map_err(failed)?
-        .try_lock_shared()
-    {
+/// What the system said: that there is no buffer, or that it may not be read.
+pub fn inspect(state_dir: &Path) -> std::io::Result<Inspection> {
+    let root = root(state_dir);
+    let in_use = match File::open(root.join("lock"))?.try_lock_shared() {
         Ok(()) => false,
         Err(TryLockError::WouldBlock) => true,
-        Err(TryLockError::Error(e)) => return Err(failed(e)),
+        Err(TryLockError::Error(e)) => return Err(e),
     };
     let mut lanes: BTreeMap<Lane, Seen> = BTreeMap::new();
-    for (id, len) in disk::list(&root).map_err(failed)? {
-        // a file may be dropped by the agent while we look
-        if let Ok(file) = File::open(disk::path(&root, id)) {
-            look(&file, id, len, lanes.entry(id.lane()).or_default());
+    for (id, len) in disk::list(&root)? {
+        match File::open(disk::path(&root, id)) {
+            Ok(file) => look(&file, id, len, lanes.entry(id.lane()).or_default()),
+            // the agent may drop a file while we look
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
         }
     }
     let lanes = lanes.into_iter().filter(|(_, seen)| !seen.held.is_empty());

@@ -151,7 +151,7 @@ impl Buffer {
         limits: BufferLimits,
         clock: SharedClock,
     ) -> Result<Self, BufferError> {
-        let root = state_dir.join("buffer");
+        let root = inspect::root(state_dir);
         std::fs::create_dir_all(&root)
             .and_then(|()| sync_dir(state_dir))
             .map_err(|e| store::from_io("making the buffer's folder", &e))?;

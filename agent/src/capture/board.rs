@@ -7,8 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use scc_common::clock::Stamp;
-use scc_common::clock::{SharedClock, WallMs};
+use scc_common::clock::{SharedClock, Stamp};
 use scc_common::id::DeviceId;
 use scc_common::record::{Cause, DeviceKind, DeviceState, Snapshot, State};
 use tokio::sync::mpsc;
@@ -18,8 +17,8 @@ use tokio::sync::mpsc;
 pub struct Newest {
     /// When it was captured.
     pub stamp: Stamp,
-    /// The picture.
-    pub picture: Snapshot,
+    /// The picture, shared: the uplink looks at every one of them each second.
+    pub picture: Arc<Snapshot>,
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +131,7 @@ impl Board {
 
     /// Puts up the newest still of a camera.
     pub fn still(&self, device: &DeviceId, stamp: Stamp, picture: Snapshot) {
+        let picture = Arc::new(picture);
         self.lock()
             .stills
             .insert(device.clone(), Newest { stamp, picture });
@@ -147,12 +147,6 @@ impl Board {
     #[must_use]
     pub fn stills(&self) -> BTreeMap<DeviceId, Newest> {
         self.lock().stills.clone()
-    }
-
-    /// When the device last delivered something good.
-    #[must_use]
-    pub fn last_good_ms(&self, device: &DeviceId) -> Option<WallMs> {
-        self.lock().devices.get(device)?.last_good_ms
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -203,6 +197,6 @@ mod tests {
         assert_eq!(on_board.detail.as_deref(), Some("no packet for 6 s"));
         board.good(&camera, DeviceKind::Camera);
         assert_eq!(changes.try_recv().unwrap().state, State::Up);
-        assert_eq!(board.last_good_ms(&camera), Some(clock.wall_ms()));
+        assert_eq!(board.devices()[0].last_good_ms, Some(clock.wall_ms()));
     }
 }

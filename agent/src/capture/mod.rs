@@ -8,6 +8,7 @@ pub mod attendance;
 pub mod board;
 pub mod camera;
 pub mod health;
+pub mod recorder;
 
 use scc_common::clock::SharedClock;
 use tokio_util::sync::CancellationToken;

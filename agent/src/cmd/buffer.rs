@@ -2,38 +2,60 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::process::ExitCode;
 
-use scc_common::clock::WallMs;
+use scc_common::clock::{Clock, SystemClock, WallMs};
+use scc_common::lang::Lang;
 
-use crate::buffer::BufferError;
-use crate::buffer::inspect::{Inspection, inspect};
+use super::units::{ago, size};
+use super::words::{stream, unreadable};
+use super::{print, run};
+use crate::buffer::inspect::{self, Inspection};
 
-/// One table of the buffer's lanes, read from its files only. `now_ms`: what the ages are measured
-/// against.
-///
-/// # Errors
-/// [`BufferError`] if there is no buffer in `state_dir`, or it may not be read.
-pub fn stat(state_dir: &Path, now_ms: WallMs) -> Result<String, BufferError> {
-    Ok(table(&inspect(state_dir)?, now_ms))
+/// Prints one table of the buffer's lanes, read from its files only.
+pub fn main(file: &Path, lang: Lang) -> ExitCode {
+    run::with_state_dir(file, |dir| {
+        print(&stat(dir, SystemClock::new().wall_ms(), lang)?);
+        Ok(())
+    })
 }
 
-fn table(seen: &Inspection, now_ms: WallMs) -> String {
+/// The table; ages are measured against `now`.
+fn stat(state_dir: &Path, now: WallMs, lang: Lang) -> Result<String, String> {
+    match inspect::inspect(state_dir) {
+        Ok(seen) => Ok(table(&seen, now, lang)),
+        Err(error) => {
+            let root = inspect::root(state_dir);
+            Err(unreadable(&root, &error, "scc-agent buffer stat", lang))
+        }
+    }
+}
+
+fn table(seen: &Inspection, now: WallMs, lang: Lang) -> String {
     let mut text = String::new();
     let mut line = |cells: [&str; 7]| {
         let [stream, epoch, next, held, bytes, age, lost] = cells;
         // writing into a String cannot fail
         let _ = writeln!(
             text,
-            "{stream:<11} {epoch:<16} {next:>10} {held:>10} {bytes:>10} {age:>8} {lost:>8}"
+            "{stream:<11} {epoch:<16} {next:>10} {held:>10} {bytes:>10} {age:>9} {lost:>8}"
         );
     };
-    line(["stream", "epoch", "next", "held", "bytes", "age", "lost"]);
+    line([
+        lang.pick("aliran", "stream"),
+        lang.pick("epoch", "epoch"),
+        lang.pick("berikutnya", "next"),
+        lang.pick("tersimpan", "held"),
+        lang.pick("ukuran", "size"),
+        lang.pick("tertua", "oldest"),
+        lang.pick("hilang", "lost"),
+    ]);
     for lane in &seen.lanes {
         let age = lane
             .oldest_ms
-            .map_or_else(|| "-".into(), |at| age(now_ms - at));
+            .map_or_else(|| "-".into(), |at| ago(now - at, lang));
         line([
-            lane.lane.stream.name(),
+            stream(lane.lane.stream, lang),
             &lane.lane.epoch.to_string(),
             &lane.next.to_string(),
             &lane.held.to_string(),
@@ -43,36 +65,17 @@ fn table(seen: &Inspection, now_ms: WallMs) -> String {
         ]);
     }
     if seen.lanes.is_empty() {
-        text.push_str("(no records)\n");
+        text.push_str(lang.pick("(tidak ada catatan)\n", "(no records)\n"));
     }
     text.push_str(if seen.in_use {
-        "The agent is running: `scc-agent status` knows newer acknowledgements.\n"
+        lang.pick(
+            "Agen sedang berjalan: `scc-agent status` tahu apa yang baru saja diterima pusat.\n",
+            "The agent is running: `scc-agent status` knows newer acknowledgements.\n",
+        )
     } else {
-        "The agent is not running.\n"
+        lang.pick("Agen tidak berjalan.\n", "The agent is not running.\n")
     });
     text
-}
-
-/// Bytes with a unit, four digits at most.
-fn size(bytes: u64) -> String {
-    let units = [" B", " KiB", " MiB", " GiB"];
-    let mut value = bytes;
-    let mut unit = 0;
-    while value >= 10_000 && unit + 1 < units.len() {
-        value /= 1024;
-        unit += 1;
-    }
-    format!("{value}{}", units[unit])
-}
-
-fn age(ms: i64) -> String {
-    match ms / 1_000 {
-        s if s < 0 => "?".into(),
-        s if s < 120 => format!("{s} s"),
-        s if s < 7_200 => format!("{} min", s / 60),
-        s if s < 172_800 => format!("{} h", s / 3_600),
-        s => format!("{} d", s / 86_400),
-    }
 }
 
 #[cfg(test)]
@@ -92,7 +95,7 @@ mod tests {
             },
             next: 120,
             held: 100,
-            bytes: 130 << 20,
+            bytes: 136_000_000,
             oldest_ms: Some(0),
             lost: 19,
         };
@@ -100,33 +103,38 @@ mod tests {
             in_use: true,
             lanes: vec![lane],
         };
-        let text = table(&seen, 3 * 3_600_000);
-        let row = text.lines().nth(1).unwrap();
-        let cells: Vec<&str> = row.split_whitespace().collect();
-        assert_eq!(
-            cells,
-            [
-                "segment",
-                "0000000000000abc",
-                "120",
-                "100",
-                "130",
-                "MiB",
-                "3",
-                "h",
-                "19"
-            ]
-        );
+        let row = |text: &str| -> Vec<String> {
+            let row = text.lines().nth(1).unwrap();
+            row.split_whitespace().map(str::to_owned).collect()
+        };
+        let text = table(&seen, 3 * 3_600_000, Lang::En);
+        let numbers = ["0000000000000abc", "120", "100", "136", "MB", "3"];
+        let cells = |first, unit| [&[first], &numbers[..], &[unit, "19"]].concat();
+        assert_eq!(row(&text), cells("segment", "h"));
         assert!(text.contains("The agent is running"));
+        let text = table(&seen, 3 * 3_600_000, Lang::Id);
+        assert_eq!(row(&text), cells("rekaman", "jam"));
+        assert!(text.contains("Agen sedang berjalan"), "{text}");
         seen.lanes.clear();
         seen.in_use = false;
-        assert!(table(&seen, 0).contains("(no records)"));
+        assert!(table(&seen, 0, Lang::En).contains("(no records)"));
     }
 
     #[test]
-    fn a_box_without_a_buffer_is_told_so() {
+    fn a_box_where_no_agent_ran_is_told_so_and_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
-        let error = stat(dir.path(), 0).unwrap_err().to_string();
-        assert!(error.contains("buffer"), "{error}");
+        for (lang, part) in [
+            (Lang::Id, "agen belum pernah berjalan di sini"),
+            (Lang::En, "no agent has run here yet"),
+        ] {
+            let error = stat(dir.path(), 0, lang).unwrap_err();
+            let looked_at = dir.path().join("buffer").display().to_string();
+            assert!(
+                error.contains(part)
+                    && error.contains(&looked_at)
+                    && error.contains("systemctl enable --now scc-agent"),
+                "{error}"
+            );
+        }
     }
 }

@@ -10,6 +10,7 @@ pub mod buffer;
 pub mod doctor;
 pub mod run;
 pub mod status;
+pub mod units;
 pub mod words;
 
 /// The program on the box at a site: captures, buffers, sends.
@@ -65,7 +66,12 @@ enum Command {
 #[derive(Debug, Subcommand)]
 enum BufferCommand {
     /// Show depth, age and losses of each lane, also while the agent does not run.
-    Stat(File),
+    Stat {
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        spoken: Spoken,
+    },
 }
 
 /// Runs the command that was asked for.
@@ -76,8 +82,8 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Status { file, spoken } => status::main(&file.config, spoken.lang),
         Command::Doctor { file, spoken } => doctor::main(&file.config, spoken.lang),
         Command::Buffer {
-            command: BufferCommand::Stat(file),
-        } => run::with_state_dir(&file.config, buffer_stat),
+            command: BufferCommand::Stat { file, spoken },
+        } => buffer::main(&file.config, spoken.lang),
         Command::CameraWorker => crate::capture::camera::worker::main(),
     }
 }
@@ -94,11 +100,4 @@ fn refuse(why: &dyn std::fmt::Display, code: u8) -> ExitCode {
 fn print(page: &str) {
     use std::io::Write;
     let _ = std::io::stdout().write_all(page.as_bytes());
-}
-
-fn buffer_stat(state_dir: &std::path::Path) -> Result<(), String> {
-    use scc_common::clock::Clock as _;
-    let now_ms = scc_common::clock::SystemClock::new().wall_ms();
-    print(&buffer::stat(state_dir, now_ms).map_err(|e| e.to_string())?);
-    Ok(())
 }

@@ -4,28 +4,21 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use scc_common::clock::{Clock, ClockQuality, SystemClock, WallMs};
+use scc_common::clock::{Clock, SystemClock, WallMs};
 use scc_common::lang::Lang;
 use scc_common::record::{DeviceState, LinkMode, State};
 use scc_common::stream::Stream;
 
-use super::words::cause;
+use super::units::{ago, size};
+use super::words::{cause, clock, stream as stream_word, trouble, unreadable};
 use super::{print, run};
 use crate::status::{Status, path};
 
 /// Prints the screen. Exit status 1 if the agent does not run (or cannot be asked).
 pub fn main(file: &Path, lang: Lang) -> ExitCode {
     run::with_state_dir(file, |dir| {
-        let status = Status::read(dir).map_err(|error| {
-            format!(
-                "{} ({}: {error})",
-                lang.pick(
-                    "agen belum pernah berjalan di sini",
-                    "the agent has not run here yet"
-                ),
-                path(dir).display()
-            )
-        })?;
+        let status = Status::read(dir)
+            .map_err(|error| unreadable(&path(dir), &error, "scc-agent status", lang))?;
         let now = SystemClock::new().wall_ms();
         print(&page(&status, now, lang));
         if status.is_fresh(now) {
@@ -56,7 +49,7 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
     );
     let _ = writeln!(
         page,
-        "{:9} {} → {} · {} {}{}",
+        "{:9} {} → {} · {} {}{}{}",
         lang.pick("jalur", "link"),
         mode(status.link.mode, lang),
         status.hub,
@@ -64,10 +57,10 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
         ago(now - status.link.since_ms, lang),
         status
             .link
-            .why
-            .as_ref()
-            .map(|w| format!(" · {w}"))
+            .trouble
+            .map(|t| format!(" · {}", trouble(t, lang)))
             .unwrap_or_default(),
+        seen(status.link.why.as_deref()),
     );
     let _ = writeln!(
         page,
@@ -85,7 +78,7 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
         let _ = write!(
             page,
             "  {:11} {records:>8}  {:>9}",
-            stream.name(),
+            stream_word(stream, lang),
             size(bytes)
         );
         if let Some(oldest) = oldest.filter(|_| records > 0) {
@@ -126,11 +119,13 @@ fn device_line(device: &DeviceState, now: WallMs, lang: Lang) -> String {
         line.push_str(" · ");
         line.push_str(cause(why, lang));
     }
-    if let Some(detail) = &device.detail {
-        line.push_str(" · ");
-        line.push_str(detail);
-    }
+    line.push_str(&seen(device.detail.as_deref()));
     line
+}
+
+/// What the agent saw, in English: evidence to be read out over the telephone.
+fn seen(detail: Option<&str>) -> String {
+    detail.map(|d| format!(" ({d})")).unwrap_or_default()
 }
 
 fn state(state: State, lang: Lang) -> &'static str {
@@ -154,37 +149,11 @@ fn mode(mode: LinkMode, lang: Lang) -> &'static str {
     }
 }
 
-fn clock(quality: ClockQuality, lang: Lang) -> &'static str {
-    match quality {
-        ClockQuality::Unconfirmed => lang.pick("belum dipastikan", "unconfirmed"),
-        ClockQuality::Hub => lang.pick("sesuai pusat", "confirmed by the hub"),
-        ClockQuality::Ntp => lang.pick("sesuai NTP", "set by NTP"),
-    }
-}
-
-/// A time span in one unit.
-fn ago(ms: i64, lang: Lang) -> String {
-    let s = ms.max(0) / 1_000;
-    let (n, unit) = match s {
-        0..120 => (s, lang.pick("dtk", "s")),
-        120..7_200 => (s / 60, lang.pick("mnt", "min")),
-        7_200..172_800 => (s / 3_600, lang.pick("jam", "h")),
-        _ => (s / 86_400, lang.pick("hari", "d")),
-    };
-    format!("{n} {unit}")
-}
-
-fn size(bytes: u64) -> String {
-    match bytes {
-        0..10_000 => format!("{bytes} B"),
-        10_000..10_000_000 => format!("{} kB", bytes / 1_000),
-        _ => format!("{} MB", bytes / 1_000_000),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::uplink::link::Trouble;
+    use scc_common::clock::ClockQuality;
     use scc_common::id::{AgentId, DeviceId, Epoch};
     use scc_common::record::{Cause, DeviceKind, LaneHealth};
 
@@ -197,6 +166,7 @@ mod tests {
             link: crate::uplink::status::LinkStatus {
                 mode: LinkMode::Down,
                 since_ms: 400_000,
+                trouble: Some(Trouble::Network),
                 why: Some("the hub cannot be reached: no route".into()),
                 last_commit_ms: None,
                 rate: None,
@@ -229,7 +199,8 @@ mod tests {
         for part in [
             "jalur     PUTUS → hub.scc:8883",
             "10 mnt",
-            "attendance",
+            "pusat tidak terjangkau (the hub cannot be reached: no route)",
+            "absensi",
             "8",
             "12 kB",
             "(0 / 1)",

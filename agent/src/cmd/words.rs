@@ -1,8 +1,108 @@
-//! What `status` and `doctor` call the faults of a device, and the first thing to do about each. The
-//! technician's page (docs/teknisi.md) has the same, with more room.
+//! What the commands call things: streams, the clock's worth, the faults of a device and of the link,
+//! and the first thing to do about each. The technician's page (docs/teknisi.md) has the same, with
+//! more room.
 
+use std::io::ErrorKind;
+use std::path::Path;
+
+use scc_common::clock::ClockQuality;
+use scc_common::identity::IdentityError;
 use scc_common::lang::Lang;
 use scc_common::record::Cause;
+use scc_common::stream::Stream;
+
+use crate::uplink::link::Trouble;
+
+/// A stream, as the hub's pages call it.
+#[must_use]
+pub fn stream(stream: Stream, lang: Lang) -> &'static str {
+    match stream {
+        Stream::Event => lang.pick("kejadian", "event"),
+        Stream::Attendance => lang.pick("absensi", "attendance"),
+        Stream::Warehouse => lang.pick("warehouse", "warehouse"),
+        Stream::Health => lang.pick("kesehatan", "health"),
+        Stream::Snapshot => lang.pick("cuplikan", "snapshot"),
+        Stream::Segment => lang.pick("rekaman", "segment"),
+    }
+}
+
+/// What the wall clock is worth.
+#[must_use]
+pub fn clock(quality: ClockQuality, lang: Lang) -> &'static str {
+    match quality {
+        ClockQuality::Unconfirmed => lang.pick("belum dipastikan", "unconfirmed"),
+        ClockQuality::Hub => lang.pick("sesuai pusat", "confirmed by the hub"),
+        ClockQuality::Ntp => lang.pick("sesuai NTP", "set by NTP"),
+    }
+}
+
+/// What is wrong with the link.
+#[must_use]
+pub fn trouble(trouble: Trouble, lang: Lang) -> &'static str {
+    match trouble {
+        Trouble::Identity => lang.pick(
+            "identitas kotak ini tidak dapat dipakai",
+            "this box's identity cannot be used",
+        ),
+        Trouble::Network => lang.pick("pusat tidak terjangkau", "the hub cannot be reached"),
+        Trouble::Tls => lang.pick("tidak ada TLS dengan pusat", "no TLS with the hub"),
+        Trouble::Refused => lang.pick("pusat menolak", "the hub refuses"),
+        Trouble::Silent => lang.pick("pusat diam", "the hub is silent"),
+        Trouble::Ended => lang.pick("sambungan berakhir", "the connection ended"),
+        Trouble::Buffer => lang.pick("penyangga tidak dapat dipakai", "the buffer cannot be used"),
+        Trouble::Late => lang.pick("jawaban pusat terlambat", "the hub answers late"),
+    }
+}
+
+/// Why an identity cannot be used; what the system or a library said of it stays as it is.
+#[must_use]
+pub fn identity(error: &IdentityError, lang: Lang) -> String {
+    let id = match error {
+        IdentityError::Unreadable { file, why } => {
+            format!("{} tidak dapat dibaca ({why})", file.display())
+        }
+        IdentityError::Wrong { file, what } => {
+            format!("{} tidak dapat dipakai ({what})", file.display())
+        }
+        IdentityError::Exposed { file } => format!(
+            "{} dapat dibaca orang lain; jalankan `chmod 600` pada berkas itu",
+            file.display()
+        ),
+        IdentityError::Profile(what) => format!("sertifikat tidak menurut profil ({what})"),
+        IdentityError::Tls(what) => format!("identitas ditolak pustaka TLS ({what})"),
+    };
+    lang.pick(&id, &error.to_string()).to_owned()
+}
+
+/// Why what an agent keeps in its state directory cannot be shown, and what to do. `command`: what
+/// the person ran.
+#[must_use]
+pub fn unreadable(path: &Path, error: &std::io::Error, command: &str, lang: Lang) -> String {
+    let path = path.display();
+    let (id, en) = match error.kind() {
+        ErrorKind::NotFound => (
+            format!(
+                "agen belum pernah berjalan di sini: {path} tidak ada; nyalakan dengan `sudo systemctl \
+                 enable --now scc-agent`, atau sebut konfigurasi yang lain dengan `--config`"
+            ),
+            format!(
+                "no agent has run here yet: there is no {path}; start it with `sudo systemctl \
+                 enable --now scc-agent`, or name another configuration with `--config`"
+            ),
+        ),
+        ErrorKind::PermissionDenied => (
+            format!(
+                "{path} tidak boleh dibaca oleh pengguna ini; jalankan `sudo -u scc-agent {command}`"
+            ),
+            format!("this user may not read {path}; run `sudo -u scc-agent {command}`"),
+        ),
+        _ => (
+            format!("{path} tidak dapat dibaca ({error}); periksa kartunya"),
+            format!("{path} cannot be read ({error}); check the card"),
+        ),
+    };
+    lang.pick(&id, &en).to_owned()
+}
 
 /// The cause in words.
 #[must_use]
@@ -97,6 +197,21 @@ pub fn remedy(cause: Cause, lang: Lang) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_may_not_read_is_told_which_user_may() {
+        let denied = std::io::Error::from(ErrorKind::PermissionDenied);
+        let path = Path::new("/var/lib/scc-agent/status.json");
+        for (lang, part) in [(Lang::Id, "tidak boleh dibaca"), (Lang::En, "may not read")] {
+            let said = unreadable(path, &denied, "scc-agent status", lang);
+            assert!(said.contains(part), "{said}");
+            assert!(said.contains("/var/lib/scc-agent/status.json"), "{said}");
+            assert!(
+                said.contains("`sudo -u scc-agent scc-agent status`"),
+                "{said}"
+            );
+        }
+    }
 
     #[test]
     fn the_technicians_page_has_a_row_for_every_cause() {

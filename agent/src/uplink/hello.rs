@@ -6,11 +6,27 @@ use scc_common::wire::{Hello, LaneOffer, MAX_PAYLOAD, Up, UpMessage};
 /// Room that the rest of the envelope may need.
 const SPARE: usize = 2 * 1024;
 
-/// Shortens offers until a hello with them fits into a payload: of the lane with most to tell, the
-/// older half of its longer list goes. What is not told now is told ahead of the first record after
-/// the hole, and nothing is deleted because of it: only what the hub says it has is.
-pub(super) fn fit(offers: &mut [LaneOffer]) {
+/// At least as many bytes as an offer takes in CBOR, its ranges and gaps left out.
+const LANE: usize = 96;
+
+/// Shortens offers until a hello with them fits into a payload.
+///
+/// Where the lanes alone are too many, some are left out: never one of the epoch that new records
+/// get, first those that hold nothing any more. The hub is not asked about them; they are sent from
+/// their first record on, and what it has already is a duplicate.
+///
+/// Then, of the lane with most to tell, the older half of its longer list goes. What is not told now
+/// is told ahead of the first record after the hole, and nothing is deleted because of it: only what
+/// the hub says it has is.
+pub(super) fn fit(offers: &mut Vec<LaneOffer>, current: Epoch) {
+    let most = (MAX_PAYLOAD - SPARE) / LANE;
+    if offers.len() > most {
+        tracing::warn!(lanes = offers.len(), most, "too many lanes for one hello");
+        offers.sort_by_key(|offer| (offer.epoch != current, offer.held.is_empty()));
+        offers.truncate(most);
+    }
     loop {
+        // with empty lists they fit, so there is something to shorten as long as they do not
         let size: usize = offers.iter().map(weight).sum();
         if size + SPARE <= MAX_PAYLOAD {
             return;
@@ -35,7 +51,7 @@ pub(super) fn fit(offers: &mut [LaneOffer]) {
 
 /// At least as many bytes as the offer takes in CBOR.
 fn weight(offer: &LaneOffer) -> usize {
-    96 + offer.held.len() * 40 + offer.gaps.len() * 128
+    LANE + offer.held.len() * 40 + offer.gaps.len() * 128
 }
 
 /// The payload of a hello.
@@ -92,7 +108,7 @@ mod tests {
                     .collect(),
             })
             .collect();
-        fit(&mut offers);
+        fit(&mut offers, Epoch(u64::MAX));
         let agent = AgentId::new("a".repeat(64)).unwrap();
         let bytes = payload(
             &agent,
@@ -109,5 +125,30 @@ mod tests {
             bytes.len()
         );
         assert!(Up::decode(&bytes).is_ok());
+    }
+
+    #[test]
+    fn a_card_of_more_epochs_than_fit_still_says_hello() {
+        let current = Epoch(7_777);
+        let lane = |n: u64| LaneOffer {
+            epoch: Epoch(n),
+            stream: Stream::Segment,
+            next: u64::MAX,
+            held: match n % 3 {
+                0 => Vec::new(),
+                _ => vec![SeqRange { first: 1, last: n }],
+            },
+            gaps: Vec::new(),
+        };
+        let mut offers: Vec<LaneOffer> = (0..8_000).map(lane).collect();
+        fit(&mut offers, current);
+        let agent = AgentId::new("a".repeat(64)).unwrap();
+        let clock = ManualClock::at(0);
+        let bytes = payload(&agent, "0.1.0", 1, current, &offers, &*clock);
+        assert!(bytes.len() <= MAX_PAYLOAD, "{} bytes", bytes.len());
+        assert!(offers.len() > 5_000, "told too little: {}", offers.len());
+        assert!(offers.iter().any(|offer| offer.epoch == current));
+        let empty = offers.iter().filter(|offer| offer.epoch.0 % 3 == 0);
+        assert!(empty.count() < 200, "what holds records comes first");
     }
 }

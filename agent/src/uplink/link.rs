@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
 
 /// Why there is no connection, or none any more. The texts are for logs and for `status`; they name
 /// what was seen and hold no secret.
@@ -29,6 +30,43 @@ pub enum Closed {
     /// The connection ended.
     #[error("the connection ended: {0}")]
     Ended(String),
+}
+
+/// What is wrong with the link, for who must say it in another language.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trouble {
+    /// [`Closed::Identity`].
+    Identity,
+    /// [`Closed::Network`].
+    Network,
+    /// [`Closed::Tls`].
+    Tls,
+    /// [`Closed::Refused`].
+    Refused,
+    /// [`Closed::Silent`].
+    Silent,
+    /// [`Closed::Ended`].
+    Ended,
+    /// The buffer cannot be read.
+    Buffer,
+    /// Connected, but acknowledgements are late.
+    Late,
+}
+
+impl Closed {
+    /// The kind of it.
+    #[must_use]
+    pub const fn trouble(&self) -> Trouble {
+        match self {
+            Self::Identity(_) => Trouble::Identity,
+            Self::Network(_) => Trouble::Network,
+            Self::Tls(_) => Trouble::Tls,
+            Self::Refused(_) => Trouble::Refused,
+            Self::Silent(_) => Trouble::Silent,
+            Self::Ended(_) => Trouble::Ended,
+        }
+    }
 }
 
 /// One connection. [`publish`](Self::publish) and [`receive`](Self::receive) may be polled at once

@@ -132,7 +132,9 @@ impl<S: Store, D: Dial> Uplink<S, D> {
                 End::Stopped | End::Buffer(crate::buffer::BufferError::Closed) => break,
                 End::Closed(_) | End::Buffer(_) => {}
             }
-            self.reporter.set(LinkMode::Down, Some(&end.to_string()));
+            let why = end.to_string();
+            let trouble = end.trouble().map(|trouble| (trouble, why.as_str()));
+            self.reporter.set(LinkMode::Down, trouble);
             let wait = reconnect.after(stable, &mut self.rng);
             tracing::debug!(?wait, "reconnecting later");
             let _ = self.while_alive(tokio::time::sleep(wait)).await;

@@ -7,6 +7,7 @@
 //! right behind it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use scc_common::clock::Stamp;
@@ -56,7 +57,7 @@ impl Stills {
         Some(Still {
             device,
             stamp: newest.stamp,
-            picture: newest.picture,
+            picture: Arc::unwrap_or_clone(newest.picture),
         })
     }
 }

@@ -66,8 +66,8 @@ pub(super) struct Verdict {
 pub(super) struct Plan {
     lanes: BTreeMap<Lane, LaneState>,
     current: Option<Epoch>,
-    /// Epochs that the last hello told.
-    told: BTreeSet<Epoch>,
+    /// Epochs that the buffer had at the last hello.
+    known: BTreeSet<Epoch>,
     paused: Vec<Stream>,
     /// What may be in flight.
     pub(super) window: Window,
@@ -84,18 +84,19 @@ impl Plan {
         self.window.clear();
     }
 
-    /// The hub answered: makes the lanes anew. Returns what the buffer may be told of them.
+    /// The hub answered: makes the lanes anew. `known`: the epochs that the buffer had when it
+    /// asked. Returns what the buffer may be told of them.
     pub(super) fn begin(
         &mut self,
         current: Epoch,
+        known: BTreeSet<Epoch>,
         offers: &[LaneOffer],
         answer: &Answer,
         stat: &[LaneHealth],
     ) -> Vec<Verdict> {
         self.lanes.clear();
         self.current = Some(current);
-        self.told = offers.iter().map(|o| o.epoch).collect();
-        self.told.insert(current);
+        self.known = known;
         let mut verdicts = Vec::new();
         for offer in offers {
             let of = |epoch, stream| (epoch, stream) == (offer.epoch, offer.stream);
@@ -123,12 +124,12 @@ impl Plan {
         verdicts
     }
 
-    /// Whether the buffer has begun an epoch that the last hello did not tell: it does so by itself
+    /// Whether the buffer has begun an epoch since the last hello: it does so by itself
     /// when its index had to be rebuilt.
     pub(super) fn is_outdated(&self) -> bool {
         self.lanes
             .keys()
-            .any(|lane| !self.told.contains(&lane.epoch))
+            .any(|lane| !self.known.contains(&lane.epoch))
     }
 
     /// Whether the hub knows numbers of the current epoch that this buffer has not given yet.

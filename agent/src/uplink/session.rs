@@ -10,7 +10,7 @@
 //! last message; the buffer is told only what the hub says it has committed. There is no second way
 //! to resend: whatever goes wrong leads back to hello, and the answer decides.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,7 +25,7 @@ use scc_common::wire::{
 use tokio::time::Instant;
 
 use super::backoff::Patience;
-use super::link::{Closed, Link};
+use super::link::{Closed, Link, Trouble};
 use super::now::{self, Stills};
 use super::plan::{Choice, Plan};
 use super::status::Reporter;
@@ -60,12 +60,25 @@ pub(super) enum End {
     Buffer(#[from] BufferError),
 }
 
+impl End {
+    /// What `status` is to say of it; nothing if it was meant.
+    pub(super) const fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Stopped => None,
+            Self::Closed(closed) => Some(closed.trouble()),
+            Self::Buffer(_) => Some(Trouble::Buffer),
+        }
+    }
+}
+
 #[derive(Debug)]
 enum Phase {
     /// A hello is out; nothing but *now* may follow it.
     Asking {
         nonce: u64,
         epoch: Epoch,
+        /// Every epoch that the buffer had, also one that did not fit into the hello.
+        epochs: BTreeSet<Epoch>,
         offers: Vec<LaneOffer>,
         asked: Instant,
     },
@@ -117,6 +130,7 @@ impl<'a, S: Store> Session<'a, S> {
             phase: Phase::Asking {
                 nonce: 0,
                 epoch: Epoch(0),
+                epochs: BTreeSet::new(),
                 offers: Vec::new(),
                 asked: Instant::now(),
             },
@@ -203,7 +217,9 @@ impl<'a, S: Store> Session<'a, S> {
         let store = &self.given.store;
         let epoch = store.epoch().await?;
         let mut offers = store.offers().await?;
-        hello::fit(&mut offers);
+        let told = offers.iter().map(|offer| offer.epoch);
+        let epochs = told.chain([epoch]).collect();
+        hello::fit(&mut offers, epoch);
         let nonce = self.rng.random();
         tracing::debug!(why, lanes = offers.len(), "hello");
         self.plan.forget();
@@ -219,6 +235,7 @@ impl<'a, S: Store> Session<'a, S> {
         self.phase = Phase::Asking {
             nonce,
             epoch,
+            epochs,
             offers,
             asked: Instant::now(),
         };
@@ -294,6 +311,7 @@ impl<'a, S: Store> Session<'a, S> {
     async fn answered(&mut self, down: &Down, answer: &Answer) -> Result<(), End> {
         let Phase::Asking {
             epoch,
+            epochs,
             offers,
             asked,
             ..
@@ -309,7 +327,9 @@ impl<'a, S: Store> Session<'a, S> {
             clock.hub_offset(answer.wall_ms.saturating_sub(clock.wall_ms() - half));
         }
         self.stat = self.given.store.stat().await?;
-        let verdicts = self.plan.begin(epoch, offers, answer, &self.stat);
+        let verdicts = self
+            .plan
+            .begin(epoch, epochs.clone(), offers, answer, &self.stat);
         let young = !offers.iter().any(|o| o.epoch == epoch && o.next > 1);
         self.permit(down);
         self.phase = Phase::Flowing {
@@ -505,13 +525,16 @@ impl<'a, S: Store> Session<'a, S> {
 
     fn report(&self) {
         let over = |since: Option<Instant>| since.is_some_and(|at| at.elapsed() >= SLOW);
-        let (mode, why) = if over(self.waiting_since) {
-            (LinkMode::Slow, Some("acknowledgements are late"))
+        let (mode, trouble) = if over(self.waiting_since) {
+            (
+                LinkMode::Slow,
+                Some((Trouble::Late, "acknowledgements are late")),
+            )
         } else if over(self.unsent_since) {
             (LinkMode::CatchUp, None)
         } else {
             (LinkMode::Normal, None)
         };
-        self.reporter.set(mode, why);
+        self.reporter.set(mode, trouble);
     }
 }

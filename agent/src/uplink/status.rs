@@ -5,6 +5,8 @@ use scc_common::record::LinkMode;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::link::Trouble;
+
 /// How the link is doing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkStatus {
@@ -12,7 +14,9 @@ pub struct LinkStatus {
     pub mode: LinkMode,
     /// Since when, by this box's wall clock.
     pub since_ms: WallMs,
-    /// Why there is no connection, or why it is slow: one short English sentence.
+    /// What is wrong, if anything is.
+    pub trouble: Option<Trouble>,
+    /// What was seen of it: one short English sentence.
     pub why: Option<String>,
     /// When the hub last committed something of ours.
     pub last_commit_ms: Option<WallMs>,
@@ -33,6 +37,7 @@ impl Reporter {
         let (status, receiver) = watch::channel(LinkStatus {
             mode: LinkMode::Connecting,
             since_ms: clock.wall_ms(),
+            trouble: None,
             why: None,
             last_commit_ms: None,
             rate: None,
@@ -46,7 +51,8 @@ impl Reporter {
     }
 
     /// The link is in this mode. Logs if that, or the reason, is new.
-    pub(super) fn set(&self, mode: LinkMode, why: Option<&str>) {
+    pub(super) fn set(&self, mode: LinkMode, trouble: Option<(Trouble, &str)>) {
+        let (trouble, why) = trouble.unzip();
         self.status.send_if_modified(|status| {
             let changed = status.mode != mode;
             if !changed && status.why.as_deref() == why {
@@ -57,6 +63,7 @@ impl Reporter {
             }
             tracing::info!(from = ?status.mode, to = ?mode, why, "link mode changed");
             status.mode = mode;
+            status.trouble = trouble;
             status.why = why.map(str::to_owned);
             true
         });

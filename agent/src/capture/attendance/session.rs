@@ -73,8 +73,6 @@ pub struct Sizes {
     pub users: Option<u32>,
     /// Attendance records.
     pub records: Option<u32>,
-    /// Attendance records that fit.
-    pub capacity: Option<u32>,
 }
 
 impl Sizes {
@@ -89,7 +87,6 @@ impl Sizes {
         Self {
             users: at(16),
             records: at(32),
-            capacity: at(64),
         }
     }
 }
@@ -612,10 +609,7 @@ mod tests {
         assert_eq!(Sizes::parse(&[0; 35]), Sizes::default());
         let mut data = [0; 80];
         data[32] = 214;
-        data[64..68].copy_from_slice(&100_000u32.to_le_bytes());
-        let sizes = Sizes::parse(&data);
-        assert_eq!((sizes.records, sizes.capacity), (Some(214), Some(100_000)));
-        assert_eq!(Sizes::parse(&data[..36]).capacity, None);
+        assert_eq!(Sizes::parse(&data).records, Some(214));
         data[32..36].fill(0xFF);
         assert_eq!(
             Sizes::parse(&data).records,
@@ -653,7 +647,6 @@ mod tests {
                 prop_assert_eq!(&data[32..36], &n.to_le_bytes());
             }
             prop_assert!(data.len() >= 36 || sizes == Sizes::default());
-            prop_assert!(data.len() >= 68 || sizes.capacity.is_none());
         }
 
         #[test]

@@ -73,8 +73,6 @@ pub enum Head {
     },
     /// Packets come; about once a second.
     Beat {
-        /// Video packets since the reader began.
-        packets: u64,
         /// Since the last keyframe that could be used.
         keyframe_age_ms: u64,
         /// Video packets that went into no segment, because one had grown to its limit and no
@@ -216,8 +214,7 @@ mod tests {
     fn heads() -> impl Strategy<Value = Head> {
         prop_oneof![
             any::<(u16, u16)>().prop_map(|(width, height)| Head::Playing { width, height }),
-            any::<(u64, u64, u64)>().prop_map(|(packets, keyframe_age_ms, left_out)| Head::Beat {
-                packets,
+            any::<(u64, u64)>().prop_map(|(keyframe_age_ms, left_out)| Head::Beat {
                 left_out,
                 keyframe_age_ms
             }),

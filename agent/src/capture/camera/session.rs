@@ -153,7 +153,6 @@ impl<'a, A: Accept> Session<'a, A> {
             Head::Beat {
                 keyframe_age_ms,
                 left_out,
-                ..
             } => {
                 if left_out > self.left_out {
                     self.left_out = left_out;

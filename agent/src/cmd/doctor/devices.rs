@@ -5,10 +5,9 @@
 
 use scc_common::clock::SharedClock;
 use scc_common::id::DeviceId;
-use scc_common::lang::Lang;
 use scc_common::record::{Cause, State};
 
-use super::{Finding, Outcome, both};
+use super::{Finding, Outcome, both, each, same};
 use crate::capture::{attendance, camera};
 use crate::cmd::words::{cause as word, remedy};
 use crate::config::{Camera, Terminal};
@@ -23,7 +22,7 @@ pub(super) async fn camera(
     let outcome = match known(&config.id, running) {
         Some(outcome) => outcome,
         None => match camera::probe(config, clock).await {
-            Ok((width, height)) => Outcome::Good(format!("RTSP, {width}×{height}")),
+            Ok((width, height)) => Outcome::Good(same(format!("RTSP, {width}×{height}"))),
             Err(failure) => bad(failure.fault.cause(), Some(&failure.detail)),
         },
     };
@@ -35,7 +34,7 @@ pub(super) async fn terminal(config: &Terminal, running: Option<&Status>) -> Fin
     let outcome = match known(&config.id, running) {
         Some(outcome) => outcome,
         None => match attendance::probe(config).await {
-            Ok(seen) => Outcome::Good(seen),
+            Ok(seen) => Outcome::Good(same(seen)),
             Err(finding) => bad(finding.cause, Some(&finding.detail)),
         },
     };
@@ -54,7 +53,10 @@ fn named(id: &str, en: &str, device: &DeviceId, outcome: Outcome) -> Finding {
 fn known(device: &DeviceId, running: Option<&Status>) -> Option<Outcome> {
     let device = running?.devices.iter().find(|d| d.device == *device)?;
     match (device.state, device.cause) {
-        (State::Up, None) => Some(Outcome::Good("agent ✓".into())),
+        (State::Up, None) => Some(Outcome::Good(both(
+            "menurut agen yang sedang berjalan",
+            "says the running agent",
+        ))),
         (_, Some(Cause::Starting)) => Some(Outcome::Skipped(both(
             "agen baru mulai melihat; ulangi semenit lagi",
             "the agent has only just begun to look; try again in a minute",
@@ -65,9 +67,8 @@ fn known(device: &DeviceId, running: Option<&Status>) -> Option<Outcome> {
 }
 
 fn bad(cause: Cause, detail: Option<&str>) -> Outcome {
-    let text = |lang| {
+    Outcome::Bad(each(|lang| {
         let seen = detail.map(|d| format!(" ({d})")).unwrap_or_default();
         format!("{}{seen}; {}", word(cause, lang), remedy(cause, lang))
-    };
-    Outcome::Bad((text(Lang::Id), text(Lang::En)))
+    }))
 }

@@ -4,14 +4,16 @@ use std::path::Path;
 
 use scc_common::clock::{Clock, ClockQuality, EARLIEST_MS};
 
-use super::{Finding, Outcome, both};
+use super::{Finding, Outcome, both, each};
 use crate::capture::health::{self, Sensors};
+use crate::cmd::units::size;
+use crate::cmd::words;
 use crate::status::Status;
 
 /// The supply, where the box can tell.
 pub(super) fn power() -> Finding {
     let outcome = match Sensors::default().under_voltage() {
-        Some(false) => Outcome::Good("ok".into()),
+        Some(false) => Outcome::Good(both("cukup", "enough")),
         Some(true) => Outcome::Bad(both(
             "tegangan pernah turun; ganti adaptor dan kabel dayanya",
             "the supply was too weak; replace the power adapter and its cable",
@@ -39,13 +41,10 @@ pub(super) fn disk(state_dir: &Path, min_free: u64) -> Finding {
         )),
         Some((_, (_, free))) if free < min_free => Outcome::Bad(both(
             format!(
-                "tinggal {} MB; kosongkan kartu atau ganti yang lebih besar",
-                free >> 20
+                "tinggal {}; kosongkan kartu atau ganti yang lebih besar",
+                size(free)
             ),
-            format!(
-                "only {} MB left; make room or use a larger card",
-                free >> 20
-            ),
+            format!("only {} left; make room or use a larger card", size(free)),
         )),
         Some((dir, _)) if is_read_only(dir) => Outcome::Bad(both(
             "kartu hanya dapat dibaca; kartu mungkin rusak, ganti",
@@ -61,7 +60,10 @@ pub(super) fn disk(state_dir: &Path, min_free: u64) -> Finding {
                 dir.display()
             ),
         )),
-        Some((_, (total, free))) => Outcome::Good(format!("{} / {} MB", free >> 20, total >> 20)),
+        Some((_, (total, free))) => Outcome::Good(both(
+            format!("{} bebas dari {}", size(free), size(total)),
+            format!("{} of {} free", size(free), size(total)),
+        )),
     };
     Finding::new("kartu/disk", "disk", outcome)
 }
@@ -89,7 +91,7 @@ pub(super) fn clock(clock: &dyn Clock, running: Option<&Status>) -> Finding {
             "not yet confirmed by NTP or the hub",
         ))
     } else {
-        Outcome::Good(format!("{quality:?}").to_lowercase())
+        Outcome::Good(each(|lang| words::clock(quality, lang).to_owned()))
     };
     Finding::new("jam", "clock", outcome)
 }

@@ -32,7 +32,7 @@ pub(crate) struct Finding {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// As it should be, with what was seen.
-    Good(String),
+    Good((String, String)),
     /// This box cannot tell, or it need not be asked.
     Skipped((String, String)),
     /// To be fixed.
@@ -42,6 +42,17 @@ pub(crate) enum Outcome {
 /// Both languages of a text.
 pub(crate) fn both(id: impl Into<String>, en: impl Into<String>) -> (String, String) {
     (id.into(), en.into())
+}
+
+/// A text that is the same in both languages.
+pub(crate) fn same(text: impl Into<String>) -> (String, String) {
+    let text = text.into();
+    (text.clone(), text)
+}
+
+/// A text that is made for each language.
+pub(crate) fn each(text: impl Fn(Lang) -> String) -> (String, String) {
+    (text(Lang::Id), text(Lang::En))
 }
 
 impl Finding {
@@ -60,7 +71,7 @@ impl Finding {
         let say = |text: &(String, String)| lang.pick(&text.0, &text.1).to_owned();
         let name = say(&self.name);
         match &self.outcome {
-            Outcome::Good(seen) => format!("[ OK ] {name}: {seen}\n"),
+            Outcome::Good(seen) => format!("[ OK ] {name}: {}\n", say(seen)),
             Outcome::Skipped(why) => format!("[ -- ] {name}: {}\n", say(why)),
             Outcome::Bad(what) => {
                 let bad = lang.pick("SALAH", "FIX!");
@@ -196,6 +207,13 @@ mod tests {
         let route = line("route to the hub", Lang::Id);
         assert!(route.contains("menolak sambungan"), "{route}");
         assert!(find(&findings, "certificate").is_bad());
+        let missing = config.identity.certificate.display();
+        let certificate = line("certificate", Lang::Id);
+        assert!(
+            certificate.contains(&format!("{missing} tidak dapat dibaca (")),
+            "{certificate}"
+        );
+        assert_eq!(line("clock", Lang::Id), "[ OK ] jam: sesuai NTP\n");
         // before the first start the folder is not there, and that is no fault
         assert!(!find(&findings, "disk").is_bad(), "{findings:?}");
         for finding in &findings {
@@ -224,6 +242,7 @@ mod tests {
             link: LinkStatus {
                 mode: LinkMode::Normal,
                 since_ms: 0,
+                trouble: None,
                 why: None,
                 last_commit_ms: None,
                 rate: None,

@@ -5,13 +5,14 @@ use std::time::Duration;
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
 use scc_common::clock::Clock;
-use scc_common::identity;
+use scc_common::identity::{self, IdentityError};
 use scc_common::lang::Lang;
 use scc_common::record::LinkMode;
 use tokio::net::TcpStream;
 
-use super::{Finding, Outcome, both};
-use crate::cmd::words::cause as word;
+use super::{Finding, Outcome, both, each, same};
+use crate::cmd::units;
+use crate::cmd::words::{self, cause as word};
 use crate::config::Config;
 use crate::dial;
 use crate::status::Status;
@@ -36,7 +37,7 @@ pub(super) async fn hub(
     let addresses = match dial::resolve(host, port, WAIT).await {
         Ok(addresses) => {
             let seen = addresses.first().map(|a| a.ip().to_string());
-            let good = Outcome::Good(format!("{host} = {}", seen.unwrap_or_default()));
+            let good = Outcome::Good(same(format!("{host} = {}", seen.unwrap_or_default())));
             findings.push(Finding::new("nama pusat", "name of the hub", good));
             addresses
         }
@@ -60,7 +61,7 @@ pub(super) async fn hub(
     };
     let socket = match dial::connect(&addresses, WAIT).await {
         Ok(socket) => {
-            let good = Outcome::Good(format!("TCP {port}"));
+            let good = Outcome::Good(same(format!("TCP {port}")));
             findings.push(Finding::new("rute ke pusat", "route to the hub", good));
             socket
         }
@@ -91,7 +92,9 @@ pub(super) async fn hub(
             ),
             format!("{version}, the hub's certificate ends in {days} days; tell the administrator"),
         )),
-        Ok((version, days)) => Outcome::Good(format!("{version}, {days} d")),
+        Ok((version, days)) => Outcome::Good(each(|lang| {
+            format!("{version}, {}", units::days(days, lang))
+        })),
         Err(why) => Outcome::Bad(why),
     };
     findings.push(Finding::new(
@@ -109,7 +112,10 @@ async fn mqtt(config: &Config, running: Option<&Status>) -> Finding {
     let linked =
         running.is_some_and(|s| !matches!(s.link.mode, LinkMode::Down | LinkMode::Connecting));
     let outcome = if linked {
-        Outcome::Good("agent ✓".into())
+        Outcome::Good(both(
+            "menurut agen yang sedang berjalan",
+            "says the running agent",
+        ))
     } else {
         let dialer = Mqtt::new(
             config.agent.clone(),
@@ -119,11 +125,12 @@ async fn mqtt(config: &Config, running: Option<&Status>) -> Finding {
         match tokio::time::timeout(WAIT * 2, dialer.dial()).await {
             Ok(Ok(link)) => {
                 let _ = tokio::time::timeout(WAIT, link.close()).await;
-                Outcome::Good("CONNACK".into())
+                Outcome::Good(same("CONNACK"))
             }
             Ok(Err(why)) => Outcome::Bad(both(
                 format!(
-                    "pusat menolak ({why}); minta administrator memeriksa pendaftaran {}",
+                    "{} ({why}); minta administrator memeriksa pendaftaran {}",
+                    words::trouble(why.trouble(), Lang::Id),
                     config.agent
                 ),
                 format!(
@@ -142,10 +149,7 @@ async fn mqtt(config: &Config, running: Option<&Status>) -> Finding {
 
 fn certificate(config: &Config, clock: &dyn Clock) -> Finding {
     let outcome = match certificate_days(config, clock) {
-        Err(why) => Outcome::Bad(both(
-            format!("{why}; pasang ulang identitas kotak ini"),
-            format!("{why}; install this box's identity again"),
-        )),
+        Err(why) => Outcome::Bad(unusable(why)),
         Ok(days) if days < 0 => Outcome::Bad(both(
             format!("kedaluwarsa {} hari lalu; minta yang baru", -days),
             format!("expired {} days ago; ask for a new one", -days),
@@ -154,29 +158,47 @@ fn certificate(config: &Config, clock: &dyn Clock) -> Finding {
             format!("berakhir dalam {days} hari; minta yang baru"),
             format!("ends in {days} days; ask for a new one"),
         )),
-        Ok(days) => Outcome::Good(format!("{days} d")),
+        Ok(days) => Outcome::Good(each(|lang| units::days(days, lang))),
     };
     Finding::new("sertifikat", "certificate", outcome)
 }
 
+/// The identity is to be installed again.
+fn unusable((id, en): (String, String)) -> (String, String) {
+    both(
+        format!("{id}; pasang ulang identitas kotak ini"),
+        format!("{en}; install this box's identity again"),
+    )
+}
+
+/// What is wrong with the identity, in both languages.
+fn fault(error: &IdentityError) -> (String, String) {
+    each(|lang| words::identity(error, lang))
+}
+
 /// Days that the certificate is still good for, if everything about it is right but perhaps that.
-fn certificate_days(config: &Config, clock: &dyn Clock) -> Result<i64, String> {
+fn certificate_days(config: &Config, clock: &dyn Clock) -> Result<i64, (String, String)> {
     let files = &config.identity;
-    identity::agent_tls(&files.certificate, &files.key, &files.hub_ca)
-        .map_err(|e| e.to_string())?;
-    let chain = identity::certificates(&files.certificate).map_err(|e| e.to_string())?;
-    let leaf = chain.first().ok_or("no certificate")?;
-    let named = identity::agent_of(leaf).map_err(|e| e.to_string())?;
-    if named != config.agent {
-        return Err(format!(
-            "the certificate is {named}'s, and this box is {}",
-            config.agent
+    identity::agent_tls(&files.certificate, &files.key, &files.hub_ca).map_err(|e| fault(&e))?;
+    let chain = identity::certificates(&files.certificate).map_err(|e| fault(&e))?;
+    let leaf = chain
+        .first()
+        .ok_or_else(|| both("tidak ada sertifikat", "there is no certificate"))?;
+    let named = identity::agent_of(leaf).map_err(|e| fault(&e))?;
+    let agent = &config.agent;
+    if named != *agent {
+        return Err(both(
+            format!("sertifikat milik {named}, padahal kotak ini {agent}"),
+            format!("the certificate is {named}'s, and this box is {agent}"),
         ));
     }
-    let facts = identity::facts(leaf).map_err(|e| e.to_string())?;
+    let facts = identity::facts(leaf).map_err(|e| fault(&e))?;
     let now = clock.wall_ms();
     if facts.from_ms > now {
-        return Err("the certificate is not valid yet: the clock is wrong".into());
+        return Err(both(
+            "sertifikat belum berlaku: jam kotak ini salah",
+            "the certificate is not valid yet: the clock is wrong",
+        ));
     }
     Ok((facts.until_ms - now).div_euclid(DAY_MS))
 }
@@ -188,16 +210,15 @@ async fn handshake(
     socket: TcpStream,
 ) -> Result<(String, i64), (String, String)> {
     let files = &config.identity;
-    let unusable = |why: String| {
-        both(
-            format!("{why}; pasang ulang identitas kotak ini"),
-            format!("{why}; install this box's identity again"),
-        )
-    };
     let tls = identity::agent_tls(&files.certificate, &files.key, &files.hub_ca)
-        .map_err(|e| unusable(e.to_string()))?;
-    let name =
-        ServerName::try_from(config.hub.host.clone()).map_err(|e| unusable(e.to_string()))?;
+        .map_err(|e| unusable(fault(&e)))?;
+    let host = &config.hub.host;
+    let name = ServerName::try_from(host.clone()).map_err(|_| {
+        both(
+            format!("`{host}` bukan nama yang dapat ada di sertifikat; perbaiki `address`"),
+            format!("`{host}` is no name that a certificate can have; correct `address`"),
+        )
+    })?;
     let connector = tokio_rustls::TlsConnector::from(tls);
     let stream = match tokio::time::timeout(WAIT, connector.connect(name, socket)).await {
         Ok(Ok(stream)) => stream,
@@ -214,7 +235,7 @@ async fn handshake(
     let version = version.map_or_else(String::new, |v| format!("{v:?}"));
     let leaf = connection.peer_certificates().and_then(<[_]>::first);
     let facts = leaf.map(identity::facts).transpose();
-    let facts = facts.map_err(|e| unusable(e.to_string()))?;
+    let facts = facts.map_err(|e| unusable(fault(&e)))?;
     let until_ms = facts.map_or(i64::MAX, |facts| facts.until_ms);
     let days = until_ms.saturating_sub(clock.wall_ms()).div_euclid(DAY_MS);
     Ok((version, days))

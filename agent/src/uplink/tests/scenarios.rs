@@ -402,6 +402,29 @@ async fn an_epoch_that_the_buffer_began_by_itself_is_told_in_a_hello() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn lanes_that_did_not_fit_into_the_hello_are_delivered_all_the_same() {
+    let shelf = Shelf::new(1);
+    for salt in 0..5_600 {
+        shelf.put(Stream::Attendance, 100, salt);
+        shelf.renumber();
+    }
+    let rig = Rig::start(shelf, 23);
+    let mut hub = Hub::new(PERMISSION);
+    let all = rig.shelf.all();
+    // the hub has most of it, or the test would take a minute; the last four hundred it has not
+    let most = all.iter().take(5_200);
+    hub.stored = most.map(|(key, body)| (*key, body.to_vec())).collect();
+    let mut wire = rig.accept(16).await;
+    let hello = wire.hello().await;
+    assert!(hello.lanes.len() < 5_600, "all of it fits");
+    wire.say(&hub.answer(&hello));
+    drain(&rig, &mut wire, &mut hub).await;
+    assert_eq!(hub.stored.len(), all.len());
+    // and it does not ask again because of an epoch that it left out itself
+    wire.silent_for(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn paused_streams_wait_and_the_others_go_on() {
     let shelf = Shelf::new(1);
     shelf.put(Stream::Segment, 90_000, 0);

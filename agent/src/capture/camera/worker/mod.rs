@@ -122,14 +122,14 @@ fn read(job: &Job, out: &mut Out) -> Result<std::convert::Infallible, End> {
     let mut segments = job
         .segment_ms
         .map(|ms| Segments::new(session.parameters.clone(), ms));
-    let mut packets = 0;
+    let mut playing = false;
     let mut last_keyframe = clock.mono_ms();
     let mut next_beat = 0;
     let mut next_still = 0;
     loop {
         let mut arrived = session.next()?;
-        packets += 1;
-        if packets == 1 {
+        if !playing {
+            playing = true;
             out.say(&Head::Playing { width, height }, &[])?;
         }
         if arrived.packet.is_key() {
@@ -153,7 +153,6 @@ fn read(job: &Job, out: &mut Out) -> Result<std::convert::Infallible, End> {
             next_beat = arrived.at_ms + BEAT_MS;
             let keyframe_age_ms = arrived.at_ms.saturating_sub(last_keyframe);
             let beat = Head::Beat {
-                packets,
                 keyframe_age_ms,
                 left_out: segments.as_ref().map_or(0, Segments::left_out),
             };
