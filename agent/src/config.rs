@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use scc_common::config::{ConfigError, Content, Document};
 use scc_common::id::{AgentId, DeviceId};
+use scc_common::stream::Stream;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -53,27 +54,113 @@ pub struct Identity {
     pub hub_ca: PathBuf,
 }
 
-/// Limits of the buffer.
+/// Limits of the buffer: how much of each stream may stay, and what goes first when not all can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BufferLimits {
-    /// All pictures and video together, bytes.
-    pub media_bytes: u64,
-    /// All other streams together, bytes.
-    pub small_bytes: u64,
-    /// Media older than this is dropped, hours.
-    pub media_hours: u32,
+    /// State changes and verdicts.
+    pub event: StreamLimits,
+    /// Punches.
+    pub attendance: StreamLimits,
+    /// Counts of the agencies' applications.
+    pub warehouse: StreamLimits,
+    /// The box's own measurements.
+    pub health: StreamLimits,
+    /// Pictures.
+    pub snapshot: StreamLimits,
+    /// Video.
+    pub segment: StreamLimits,
+    /// Every stream once, the first to go first. A stream never drops one that stands behind it.
+    pub drop_order: [Stream; 6],
     /// Appends are refused when the file system would have less room than this, bytes.
     pub min_free_bytes: u64,
 }
 
+/// Limits of one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Room of its files, bytes. A [protected](BufferLimits::is_protected) stream may grow beyond it
+    /// into the room of the others.
+    pub max_bytes: u64,
+    /// What is older is dropped, hours; of a protected stream only what the hub has.
+    pub max_hours: u32,
+}
+
+/// Two weeks.
+const USUAL_HOURS: u32 = 14 * 24;
+
 impl Default for BufferLimits {
     fn default() -> Self {
+        let limits = |max_bytes, max_hours| StreamLimits {
+            max_bytes,
+            max_hours,
+        };
         Self {
-            media_bytes: 8 << 30,
-            small_bytes: 1 << 30,
-            media_hours: 14 * 24,
+            event: limits(256 << 20, USUAL_HOURS),
+            attendance: limits(256 << 20, USUAL_HOURS),
+            warehouse: limits(256 << 20, USUAL_HOURS),
+            // unlike the three above it ages without the hub too, so it gets longer
+            health: limits(256 << 20, 30 * 24),
+            snapshot: limits(1 << 30, USUAL_HOURS),
+            segment: limits(7 << 30, USUAL_HOURS),
+            drop_order: [
+                Stream::Segment,
+                Stream::Snapshot,
+                Stream::Health,
+                Stream::Event,
+                Stream::Warehouse,
+                Stream::Attendance,
+            ],
             min_free_bytes: 256 << 20,
         }
+    }
+}
+
+impl BufferLimits {
+    /// Largest and smallest size of a file of records, bytes; between them it is 1/16 of the cap.
+    const FILE_SIZE: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
+
+    /// The limits of one stream.
+    #[must_use]
+    pub const fn of(&self, stream: Stream) -> StreamLimits {
+        match stream {
+            Stream::Event => self.event,
+            Stream::Attendance => self.attendance,
+            Stream::Warehouse => self.warehouse,
+            Stream::Health => self.health,
+            Stream::Snapshot => self.snapshot,
+            Stream::Segment => self.segment,
+        }
+    }
+
+    /// Room of all streams together, bytes.
+    #[must_use]
+    pub fn all_bytes(&self) -> u64 {
+        let caps = Stream::ALL.iter().map(|s| self.of(*s).max_bytes);
+        caps.fold(0, u64::saturating_add)
+    }
+
+    /// The stream's place in the order of dropping: 0 goes first.
+    #[must_use]
+    pub fn rank(&self, stream: Stream) -> usize {
+        let place = self.drop_order.iter().position(|s| *s == stream);
+        // an order that names it nowhere never drops it before another
+        place.unwrap_or(self.drop_order.len())
+    }
+
+    /// Whether a stream's records that the hub has not go only after all media has gone.
+    #[must_use]
+    pub const fn is_protected(stream: Stream) -> bool {
+        matches!(
+            stream,
+            Stream::Event | Stream::Attendance | Stream::Warehouse
+        )
+    }
+
+    /// Size at which a stream's file is full, bytes. Files are dropped whole.
+    #[must_use]
+    pub fn file_size(&self, stream: Stream) -> u64 {
+        let share = self.of(stream).max_bytes / 16;
+        share.clamp(*Self::FILE_SIZE.start(), *Self::FILE_SIZE.end())
     }
 }
 
@@ -170,10 +257,21 @@ struct IdentityShape {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct BufferShape {
-    media_bytes: Option<Spanned<u64>>,
-    small_bytes: Option<Spanned<u64>>,
-    media_hours: Option<Spanned<u32>>,
+    event: StreamShape,
+    attendance: StreamShape,
+    warehouse: StreamShape,
+    health: StreamShape,
+    snapshot: StreamShape,
+    segment: StreamShape,
+    drop_order: Option<Spanned<Vec<Spanned<String>>>>,
     min_free_bytes: Option<Spanned<u64>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct StreamShape {
+    max_bytes: Option<Spanned<u64>>,
+    max_hours: Option<Spanned<u32>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -231,8 +329,8 @@ pub const RTSP_PORT: u16 = 554;
 /// Less would not hold four of the largest records.
 const LEAST_MEDIA: u64 = 64 << 20;
 
-/// A year of punches of one office.
-const LEAST_SMALL: u64 = 16 << 20;
+/// Years of punches of one office.
+const LEAST_SMALL: u64 = 4 << 20;
 
 /// 16 TiB: whoever writes more has miscounted the zeros.
 const MOST_BYTES: u64 = 16 << 40;
@@ -311,39 +409,81 @@ impl Config {
     }
 }
 
-/// The state directory alone, for commands that need no secret: the files that the configuration
-/// names need not be readable.
+/// The state directory and the limits of the buffer alone, for commands that need no secret: the
+/// files that the configuration names need not be readable.
 ///
 /// # Errors
-/// As [`Config::load`], as far as the shape of the file goes.
-pub fn state_dir(file: &Path) -> Result<PathBuf, ConfigError> {
-    Document::<Shape>::load(file).map(|doc| doc.value.state_dir.into_inner())
+/// As [`Config::load`], as far as these two go.
+pub fn state(file: &Path) -> Result<(PathBuf, BufferLimits), ConfigError> {
+    let doc = Document::<Shape>::load(file)?;
+    let limits = limits(&doc, &doc.value.buffer)?;
+    Ok((doc.value.state_dir.into_inner(), limits))
 }
 
 fn limits(doc: &Document<Shape>, b: &BufferShape) -> Result<BufferLimits, ConfigError> {
     let usual = BufferLimits::default();
-    let bytes = |given: &Option<Spanned<u64>>, key: &str, default: u64, least: u64| match given {
-        None => Ok(default),
-        Some(given) => within(doc, given, key, least, MOST_BYTES),
+    let of = |stream: Stream, given: &StreamShape| {
+        let usual = usual.of(stream);
+        let least = if stream.is_media() {
+            LEAST_MEDIA
+        } else {
+            LEAST_SMALL
+        };
+        let max_bytes = given.max_bytes.as_ref();
+        let max_bytes = max_bytes.map(|n| within(doc, n, "max_bytes", least, MOST_BYTES));
+        let max_hours = given.max_hours.as_ref();
+        let max_hours = max_hours.map(|n| within(doc, n, "max_hours", 1, 10 * 366 * 24));
+        Ok(StreamLimits {
+            max_bytes: max_bytes.transpose()?.unwrap_or(usual.max_bytes),
+            max_hours: max_hours.transpose()?.unwrap_or(usual.max_hours),
+        })
     };
+    let drop_order = b.drop_order.as_ref().map(|given| drop_order(doc, given));
+    let min_free = b.min_free_bytes.as_ref();
+    let min_free = min_free.map(|n| within(doc, n, "min_free_bytes", 0, MOST_BYTES));
     Ok(BufferLimits {
-        media_bytes: bytes(
-            &b.media_bytes,
-            "media_bytes",
-            usual.media_bytes,
-            LEAST_MEDIA,
-        )?,
-        small_bytes: bytes(
-            &b.small_bytes,
-            "small_bytes",
-            usual.small_bytes,
-            LEAST_SMALL,
-        )?,
-        media_hours: match &b.media_hours {
-            None => usual.media_hours,
-            Some(given) => within(doc, given, "media_hours", 1, 10 * 366 * 24)?,
-        },
-        min_free_bytes: bytes(&b.min_free_bytes, "min_free_bytes", usual.min_free_bytes, 0)?,
+        event: of(Stream::Event, &b.event)?,
+        attendance: of(Stream::Attendance, &b.attendance)?,
+        warehouse: of(Stream::Warehouse, &b.warehouse)?,
+        health: of(Stream::Health, &b.health)?,
+        snapshot: of(Stream::Snapshot, &b.snapshot)?,
+        segment: of(Stream::Segment, &b.segment)?,
+        drop_order: drop_order.transpose()?.unwrap_or(usual.drop_order),
+        min_free_bytes: min_free.transpose()?.unwrap_or(usual.min_free_bytes),
+    })
+}
+
+/// Every stream once, and media before what is protected.
+fn drop_order(
+    doc: &Document<Shape>,
+    given: &Spanned<Vec<Spanned<String>>>,
+) -> Result<[Stream; 6], ConfigError> {
+    let names = BufferLimits::default().drop_order.map(Stream::name);
+    let right = format!(
+        "write [\"{}\"] or another order of these",
+        names.join("\", \"")
+    );
+    let wrong = |at: usize, what: String| doc.wrong(at, "drop_order", format!("{what}; {right}"));
+    let mut order = Vec::new();
+    for word in given.get_ref() {
+        let (at, name) = (word.span().start, word.get_ref());
+        let Some(stream) = Stream::ALL.into_iter().find(|s| s.name() == name) else {
+            return Err(wrong(at, format!("`{name}` is no stream")));
+        };
+        if order.contains(&stream) {
+            return Err(wrong(at, format!("names `{name}` twice")));
+        }
+        let early = order.iter().find(|s| BufferLimits::is_protected(**s));
+        if let Some(early) = early.filter(|_| stream.is_media()) {
+            let what = format!("`{early}` may go only after all of `{name}` has gone");
+            return Err(wrong(at, what));
+        }
+        order.push(stream);
+    }
+    let missing = Stream::ALL.into_iter().find(|s| !order.contains(s));
+    order.try_into().map_err(|_| {
+        let missing = missing.map_or("", Stream::name);
+        wrong(given.span().start, format!("`{missing}` is missing in it"))
     })
 }
 
@@ -640,13 +780,43 @@ address = "10.0.0.9"
             ),
             (
                 "[identity]",
-                "[buffer]\nmedia_bytes = 0\n[identity]",
-                "agent.toml:7: `media_bytes`: 0 is out of range; give 67108864 to",
+                "[buffer]\nsegment = { max_bytes = 0 }\n[identity]",
+                "agent.toml:7: `max_bytes`: 0 is out of range; give 67108864 to",
             ),
             (
                 "[identity]",
-                "[buffer]\nmedia_hours = 0\n[identity]",
-                "agent.toml:7: `media_hours`: 0 is out of range; give 1 to",
+                "[buffer]\nevent = { max_bytes = 4194303 }\n[identity]",
+                "agent.toml:7: `max_bytes`: 4194303 is out of range; give 4194304 to",
+            ),
+            (
+                "[identity]",
+                "[buffer]\nhealth = { max_hours = 0 }\n[identity]",
+                "agent.toml:7: `max_hours`: 0 is out of range; give 1 to",
+            ),
+            (
+                "[identity]",
+                "[buffer]\ndrop_order = [\"video\"]\n[identity]",
+                "agent.toml:7: `drop_order`: `video` is no stream; write [\"segment\", \"snapshot\", ",
+            ),
+            (
+                "[identity]",
+                "[buffer]\ndrop_order = [\"segment\", \"snapshot\"]\n[identity]",
+                "agent.toml:7: `drop_order`: `event` is missing in it; write [",
+            ),
+            (
+                "[identity]",
+                "[buffer]\ndrop_order = [\"segment\", \"segment\"]\n[identity]",
+                "agent.toml:7: `drop_order`: names `segment` twice; write [",
+            ),
+            (
+                "[identity]",
+                "[buffer]\ndrop_order = [\"segment\", \"attendance\", \"snapshot\"]\n[identity]",
+                "agent.toml:7: `drop_order`: `attendance` may go only after all of `snapshot` has gone",
+            ),
+            (
+                "[identity]",
+                "[buffer]\nmedia_bytes = 1\n[identity]",
+                "agent.toml:7: `media_bytes`: is no key of this table; expected one of",
             ),
             (
                 "[identity]",
@@ -661,6 +831,30 @@ address = "10.0.0.9"
         ] {
             let error = parse(&SMALL.replacen(from, to, 1)).unwrap_err();
             assert!(error.starts_with(expected), "{error}\nexpected {expected}");
+        }
+    }
+
+    #[test]
+    fn each_stream_has_its_limits_and_what_is_not_written_is_as_usual() {
+        let text = SMALL.replacen(
+            "[identity]",
+            "[buffer]\nsegment = { max_bytes = 67108864 }\nevent = { max_hours = 48 }\n\
+             drop_order = [\"health\", \"snapshot\", \"segment\", \"event\", \"attendance\", \
+             \"warehouse\"]\n[identity]",
+            1,
+        );
+        let (usual, limits) = (BufferLimits::default(), parse(&text).unwrap().buffer);
+        assert_eq!(limits.segment.max_bytes, 64 << 20);
+        assert_eq!(limits.segment.max_hours, usual.segment.max_hours);
+        assert_eq!(limits.event.max_hours, 48);
+        assert_eq!(limits.snapshot, usual.snapshot);
+        assert_eq!(
+            (limits.rank(Stream::Health), limits.rank(Stream::Warehouse)),
+            (0, 5)
+        );
+        assert_eq!(parse(SMALL).unwrap().buffer, usual);
+        for stream in Stream::ALL {
+            assert!(usual.file_size(stream) <= usual.of(stream).max_bytes / 16);
         }
     }
 

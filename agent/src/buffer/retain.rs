@@ -1,14 +1,18 @@
 //! Policy: what goes when not everything can stay.
 //!
-//! - Whole files go, oldest first. What the hub has goes before what it has not; pictures and video
-//!   go before anything small, video before pictures.
-//! - Small streams may grow into the room of the media. Only when no media is left do small records
-//!   go that the hub has not, and never a more precious one for a less precious one.
+//! - Whole files go, oldest first. Each stream has a cap in bytes and one in age; between streams the
+//!   configured order decides, and no stream drops one that stands behind it there.
+//! - What the hub has goes before what it has not. What it has not of `event`, `attendance` and
+//!   `warehouse` (the *protected* ones) goes only after all media, and only because of the caps: if
+//!   the file system lacks room, they are refused instead, and their sources offer them again.
+//! - Protected streams may grow beyond their cap into the room of those that go before them.
 //! - Acknowledged records stay as long as the caps allow: a hub restored from a backup gets them.
 //! - An append is refused before anything is dropped if dropping everything that policy allows would
 //!   still not make room.
 //! - Age is monotonic within a boot, wall time between boots when both clocks were confirmed, and
-//!   stands still otherwise.
+//!   stands still otherwise. Protected records age only once the hub has them.
+
+use std::collections::BTreeMap;
 
 use scc_common::clock::{ClockQuality, Stamp};
 use scc_common::stream::Stream;
@@ -18,9 +22,7 @@ use super::BufferError;
 use super::disk::{BALLAST, FileId};
 use super::index::Changes;
 use super::store::{FileInfo, Store, from_io};
-
-/// Largest and smallest size of a file of records, bytes; between them it is 1/16 of the cap.
-const FILE_SIZE: std::ops::RangeInclusive<u64> = 64 << 10..=16 << 20;
+use crate::config::BufferLimits;
 
 /// Room that is always left for the index, bytes: sled takes half a MiB at a time and is damaged by
 /// a full card.
@@ -32,46 +34,36 @@ const TEND_EVERY_MS: u64 = 30_000;
 /// What is short.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shortage {
-    /// Bytes over the caps.
-    Cap(u64),
+    /// Bytes over the stream's own cap.
+    Own(u64),
+    /// Bytes over all caps together.
+    All(u64),
     /// Bytes that the file system lacks.
     Free(u64),
 }
 
-/// How precious a small stream is when not even all small records can stay: health repeats itself,
-/// a punch never does.
-const fn worth(stream: Stream) -> u8 {
-    match stream {
-        Stream::Segment => 0,
-        Stream::Snapshot => 1,
-        Stream::Health => 2,
-        Stream::Event => 3,
-        Stream::Warehouse => 4,
-        Stream::Attendance => 5,
-    }
-}
+/// Bytes per stream of a group that are on their way.
+pub(super) type Planned = BTreeMap<Stream, u64>;
 
 impl Store {
-    /// Size at which a stream's file is full.
-    pub(super) fn file_size(&self, stream: Stream) -> u64 {
-        let cap = if stream.is_media() {
-            self.limits.media_bytes
-        } else {
-            self.limits.small_bytes
-        };
-        (cap / 16).clamp(*FILE_SIZE.start(), *FILE_SIZE.end())
-    }
-
     /// Makes room for a record of `need` bytes beside `planned` ones that are on their way.
     pub(super) fn make_room(
         &mut self,
         stream: Stream,
-        planned: u64,
+        planned: &Planned,
         need: u64,
     ) -> Result<(), BufferError> {
-        let wanted = planned + need;
-        if let Some(over) = self.over_cap(stream, wanted) {
-            self.drop_oldest(stream, Shortage::Cap(over))?;
+        if !BufferLimits::is_protected(stream) {
+            let own = planned.get(&stream).copied().unwrap_or(0) + need;
+            let over = self.over(own, self.limits.of(stream).max_bytes, |s| s == stream);
+            if over > 0 {
+                self.drop_oldest(stream, Shortage::Own(over))?;
+            }
+        }
+        let wanted = planned.values().sum::<u64>() + need;
+        let over = self.over(wanted, self.limits.all_bytes(), |_| true);
+        if over > 0 {
+            self.drop_oldest(stream, Shortage::All(over))?;
         }
         if let Some(lack) = self.lacking(wanted)? {
             self.drop_oldest(stream, Shortage::Free(lack))?;
@@ -82,26 +74,11 @@ impl Store {
         Ok(())
     }
 
-    fn over_cap(&self, stream: Stream, wanted: u64) -> Option<u64> {
-        let (mut media, mut small) = (0, 0);
-        for (id, info) in &self.files {
-            if id.stream.is_media() {
-                media += info.bytes;
-            } else {
-                small += info.bytes;
-            }
-        }
-        let all = self
-            .limits
-            .media_bytes
-            .saturating_add(self.limits.small_bytes);
-        let over = if stream.is_media() {
-            let share = self.limits.media_bytes.min(all.saturating_sub(small));
-            (media + wanted).saturating_sub(share)
-        } else {
-            (media + small + wanted).saturating_sub(all)
-        };
-        (over > 0).then_some(over)
+    /// Bytes by which `wanted` more would exceed a cap of some streams.
+    fn over(&self, wanted: u64, cap: u64, of: impl Fn(Stream) -> bool) -> u64 {
+        let files = self.files.iter().filter(|(id, _)| of(id.stream));
+        let there: u64 = files.map(|(_, info)| info.bytes).sum();
+        (there + wanted).saturating_sub(cap)
     }
 
     fn lacking(&self, wanted: u64) -> Result<Option<u64>, BufferError> {
@@ -117,7 +94,8 @@ impl Store {
 
     /// Drops files until `shortage` is made good, or none at all.
     fn drop_oldest(&mut self, stream: Stream, shortage: Shortage) -> Result<(), BufferError> {
-        let (Shortage::Cap(mut short) | Shortage::Free(mut short)) = shortage;
+        let (Shortage::Own(mut short) | Shortage::All(mut short) | Shortage::Free(mut short)) =
+            shortage;
         let mut victims = Vec::new();
         for (_, id, bytes) in self.victims(stream, shortage) {
             if short == 0 {
@@ -136,27 +114,24 @@ impl Store {
     }
 
     /// Files that may go to make room for `stream`, in the order in which they go.
-    fn victims(&self, stream: Stream, shortage: Shortage) -> Vec<(u8, FileId, u64)> {
-        let cap = matches!(shortage, Shortage::Cap(_));
-        let mut victims: Vec<(u8, FileId, u64)> = Vec::new();
+    fn victims(&self, stream: Stream, shortage: Shortage) -> Vec<(usize, FileId, u64)> {
+        let rank = self.limits.rank(stream);
+        let mut victims: Vec<(usize, FileId, u64)> = Vec::new();
         for (id, info) in &self.files {
-            let media = id.stream.is_media();
-            // dropping a small record does not bring media below its own cap
-            let of_use = media || !cap || !stream.is_media();
-            let class = match (self.is_acked(*id, info), media) {
+            let theirs = self.limits.rank(id.stream);
+            let unsent_may_go = match shortage {
+                Shortage::Own(_) if id.stream != stream => continue,
+                Shortage::Own(_) => true,
+                Shortage::All(_) => theirs <= rank,
+                Shortage::Free(_) => theirs <= rank && !BufferLimits::is_protected(id.stream),
+            };
+            let class = match (self.is_acked(*id, info), id.stream.is_media()) {
                 (true, true) => 0,
                 (true, false) => 1,
-                (false, true) => 2 + worth(id.stream),
-                (false, false)
-                    if cap && !stream.is_media() && worth(id.stream) <= worth(stream) =>
-                {
-                    2 + worth(id.stream)
-                }
-                (false, false) => continue,
+                (false, _) if unsent_may_go => 2 + theirs,
+                (false, _) => continue,
             };
-            if of_use {
-                victims.push((class, *id, info.bytes));
-            }
+            victims.push((class, *id, info.bytes));
         }
         victims.sort_unstable_by_key(|(class, id, _)| (*class, id.no));
         victims
@@ -213,12 +188,15 @@ impl Store {
             return Ok(());
         }
         self.tended_at = Some(now);
-        let limit = u64::from(self.limits.media_hours) * 3_600_000;
+        let limit = |stream| u64::from(self.limits.of(stream).max_hours) * 3_600_000;
         let old: Vec<FileId> = self
             .files
             .iter()
-            .filter(|(id, info)| id.stream.is_media() || self.is_acked(**id, info))
-            .filter(|(_, info)| self.age_ms(&info.newest).is_some_and(|age| age > limit))
+            .filter(|(id, info)| {
+                let age = self.age_ms(&info.newest);
+                let old = age.is_some_and(|age| age > limit(id.stream));
+                old && (!BufferLimits::is_protected(id.stream) || self.is_acked(**id, info))
+            })
             .map(|(id, _)| *id)
             .collect();
         for id in old {
@@ -268,7 +246,7 @@ impl Store {
 
 fn full(stream: Stream, shortage: Shortage) -> BufferError {
     BufferError::Full(match shortage {
-        Shortage::Cap(bytes) => {
+        Shortage::Own(bytes) | Shortage::All(bytes) => {
             format!("{stream} is {bytes} bytes over its cap and nothing may be dropped for it")
         }
         Shortage::Free(bytes) => {

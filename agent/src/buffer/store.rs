@@ -21,6 +21,7 @@ use super::disk::{Disk, FileId, read_or_zeros};
 use super::format::{HEADER_LEN, Header};
 use super::index::{Changes, Index, IndexError, MAX_ACKED_RANGES, Place};
 use super::lane::LaneState;
+use super::retain::Planned;
 use super::{Accepted, BufferError, Damage, Lane, Stored};
 use crate::config::BufferLimits;
 use scc_common::ranges::RangeSet;
@@ -159,11 +160,11 @@ impl Store {
     /// for which there is no room are refused alone; a failing card refuses all of them.
     pub(super) fn append(&mut self, group: &[Incoming]) -> Vec<Result<Accepted, BufferError>> {
         let mut answers: Vec<Result<(), BufferError>> = Vec::with_capacity(group.len());
-        let mut planned = 0;
+        let mut planned = Planned::new();
         for incoming in group {
-            let room = self.make_room(incoming.stream, planned, incoming.total());
+            let room = self.make_room(incoming.stream, &planned, incoming.total());
             if room.is_ok() {
-                planned += incoming.total();
+                *planned.entry(incoming.stream).or_default() += incoming.total();
             }
             answers.push(room);
             if self.broken.is_some() {
@@ -324,7 +325,7 @@ impl Store {
 
     fn must_rotate(&self, incoming: &Incoming) -> bool {
         self.writing.get(&incoming.stream).is_none_or(|writing| {
-            let most = self.file_size(incoming.stream);
+            let most = self.limits.file_size(incoming.stream);
             writing.id.epoch != self.epoch
                 || (writing.len > 0 && writing.len + incoming.total() > most)
         })

@@ -14,7 +14,7 @@ use crate::buffer::inspect::{self, Inspection};
 
 /// Prints one table of the buffer's lanes, read from its files only.
 pub fn main(file: &Path, lang: Lang) -> ExitCode {
-    run::with_state_dir(file, |dir| {
+    run::with_state(file, |dir, _| {
         print(&stat(dir, SystemClock::new().wall_ms(), lang)?);
         Ok(())
     })

@@ -16,7 +16,7 @@ use crate::status::{Status, path};
 
 /// Prints the screen. Exit status 1 if the agent does not run (or cannot be asked).
 pub fn main(file: &Path, lang: Lang) -> ExitCode {
-    run::with_state_dir(file, |dir| {
+    run::with_state(file, |dir, _| {
         let status = Status::read(dir)
             .map_err(|error| unreadable(&path(dir), &error, "scc-agent status", lang))?;
         let now = SystemClock::new().wall_ms();

@@ -109,6 +109,7 @@ pub(super) fn explain(text: &str, error: &toml::de::Error, example: &str) -> Exp
                 DeValue::Integer(_) => format!("must be a whole number, such as `{line}`"),
                 DeValue::Boolean(_) => format!("must be true or false, such as `{line}`"),
                 DeValue::Array(_) => format!("must be a list, such as `{line}`"),
+                DeValue::Table(_) => format!("must be a table in braces, such as `{line}`"),
                 _ => format!("must be text in quotes, such as `{line}`"),
             }
         });

@@ -26,14 +26,13 @@ fn reasons(store: &mut Store, stream: Stream) -> BTreeMap<Seq, GapReason> {
         .collect()
 }
 
-fn media_on_card(dir: &Path) -> u64 {
-    let stores = ["snapshot", "segment"].map(|s| dir.join("buffer").join(s));
-    let files = stores.iter().flat_map(|d| std::fs::read_dir(d).unwrap());
+fn on_card(dir: &Path, stream: Stream) -> u64 {
+    let files = std::fs::read_dir(dir.join("buffer").join(stream.name())).unwrap();
     files.map(|f| f.unwrap().metadata().unwrap().len()).sum()
 }
 
 #[test]
-fn over_its_cap_the_oldest_video_goes_first_then_pictures_and_small_records_stay() {
+fn over_its_cap_a_stream_drops_its_own_oldest_and_no_other() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
     let mut store = open_store(dir.path(), tight(), &clock, &Steps::default()).unwrap();
     for n in 0..10 {
@@ -42,14 +41,10 @@ fn over_its_cap_the_oldest_video_goes_first_then_pictures_and_small_records_stay
     }
     for n in 0..30 {
         append(&mut store, &segment(&*clock, n, 30_000)).unwrap();
-        assert!(media_on_card(dir.path()) <= tight().media_bytes);
+        assert!(on_card(dir.path(), Stream::Segment) <= tight().segment.max_bytes);
     }
     assert_eq!(held(&mut store, Stream::Event), 10);
-    assert_eq!(
-        held(&mut store, Stream::Snapshot),
-        10,
-        "video before pictures"
-    );
+    assert_eq!(held(&mut store, Stream::Snapshot), 10);
     let gaps = reasons(&mut store, Stream::Segment);
     let newest_lost = *gaps.keys().last().unwrap();
     assert_eq!(gaps.len() as u64, newest_lost, "the oldest, without holes");
@@ -69,18 +64,20 @@ fn over_its_cap_the_oldest_video_goes_first_then_pictures_and_small_records_stay
 fn what_the_hub_has_goes_before_what_it_has_not_and_is_not_called_lost() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
     let mut store = open_store(dir.path(), tight(), &clock, &Steps::default()).unwrap();
-    for n in 0..4 {
+    for n in 0..6 {
         append(&mut store, &segment(&*clock, n, 25_000)).unwrap();
-    }
-    for n in 0..4 {
         append(&mut store, &snapshot(&*clock, n, 25_000)).unwrap();
     }
     let lane = lane_of(store.epoch, Stream::Snapshot);
-    store.acknowledge(lane, 4, &[]).unwrap();
-    for n in 0..3 {
-        append(&mut store, &segment(&*clock, 10 + n, 25_000)).unwrap();
+    store.acknowledge(lane, 6, &[]).unwrap();
+    for n in 0..55 {
+        append(
+            &mut store,
+            &event(&*clock, &format!("{n} {}", "x".repeat(4_000))),
+        )
+        .unwrap();
     }
-    assert_eq!(held(&mut store, Stream::Segment), 7);
+    assert_eq!(held(&mut store, Stream::Segment), 6);
     let gaps = reasons(&mut store, Stream::Snapshot);
     assert!(!gaps.is_empty());
     assert!(gaps.values().all(|r| *r == GapReason::EvictedAfterAck));
@@ -88,28 +85,58 @@ fn what_the_hub_has_goes_before_what_it_has_not_and_is_not_called_lost() {
 }
 
 #[test]
-fn small_streams_take_the_room_of_media_and_go_only_when_none_is_left() {
+fn protected_streams_take_the_room_of_media_and_go_only_when_none_is_left() {
     let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
     let mut store = open_store(dir.path(), tight(), &clock, &Steps::default()).unwrap();
-    for n in 0..8 {
+    for n in 0..6 {
         append(&mut store, &segment(&*clock, n, 25_000)).unwrap();
+        append(&mut store, &snapshot(&*clock, n, 25_000)).unwrap();
     }
     let body = event(&*clock, &"x".repeat(4_000));
-    let mut lost_first = None;
-    for n in 1..=200 {
+    let (mut video_gone, mut lost_first) = (None, None);
+    for n in 1..=200u64 {
         append(&mut store, &body).unwrap();
+        if held(&mut store, Stream::Segment) == 0 {
+            video_gone.get_or_insert(n);
+        } else {
+            assert_eq!(
+                held(&mut store, Stream::Snapshot),
+                6,
+                "video before pictures"
+            );
+        }
         if lost_first.is_none() && !reasons(&mut store, Stream::Event).is_empty() {
             lost_first = Some(n);
-            assert_eq!(held(&mut store, Stream::Segment), 0);
+            assert_eq!(held(&mut store, Stream::Snapshot), 0);
         }
     }
-    // 320 KiB in all, records of a little more than 4 KB
-    assert!((60..=80).contains(&lost_first.unwrap()), "{lost_first:?}");
-    // video finds no room now, and drops nothing that is small
+    assert!(video_gone.unwrap() < lost_first.unwrap());
+    let fit = tight().all_bytes() / incoming(&body).total();
+    assert_eq!(lost_first, Some(fit + 1), "all the room was used first");
+    // video finds no room now, and drops nothing that is protected
     let before = held(&mut store, Stream::Event);
-    let refused = append(&mut store, &segment(&*clock, 1, 60_000));
+    let refused = append(&mut store, &segment(&*clock, 1, 80_000));
     assert!(matches!(refused, Err(BufferError::Full(_))), "{refused:?}");
     assert_eq!(held(&mut store, Stream::Event), before);
+}
+
+#[test]
+fn the_configured_order_decides_who_makes_room_for_a_protected_stream() {
+    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
+    let mut limits = tight();
+    limits.drop_order.swap(0, 1);
+    assert_eq!(limits.drop_order[0], Stream::Snapshot);
+    let mut store = open_store(dir.path(), limits, &clock, &Steps::default()).unwrap();
+    for n in 0..6 {
+        append(&mut store, &segment(&*clock, n, 25_000)).unwrap();
+        append(&mut store, &snapshot(&*clock, n, 25_000)).unwrap();
+    }
+    let body = event(&*clock, &"x".repeat(4_000));
+    for _ in 0..55 {
+        append(&mut store, &body).unwrap();
+    }
+    assert_eq!(held(&mut store, Stream::Segment), 6);
+    assert!(held(&mut store, Stream::Snapshot) < 6);
 }
 
 #[test]
@@ -178,7 +205,7 @@ fn a_day_of_appending_and_acknowledging_does_not_grow_the_card() {
         clock.advance(60_000);
         store.tend().unwrap();
     }
-    assert!(media_on_card(dir.path()) <= tight().media_bytes);
+    assert!(on_card(dir.path(), Stream::Segment) <= tight().segment.max_bytes);
     let offer = store.offers().remove(0);
     assert_eq!((offer.gaps.len(), offer.held.len()), (1, 1));
     assert!(store.stat().unwrap().iter().all(|l| l.lost == 0));
@@ -195,13 +222,7 @@ async fn child_on_a_small_card() {
     let dir = Path::new(&dir);
     let clock = clock();
     // the caps promise more than the card has, and nothing is kept free: ENOSPC comes as it likes
-    let limits = BufferLimits {
-        media_bytes: 1 << 30,
-        small_bytes: 1 << 30,
-        media_hours: 24,
-        min_free_bytes: 0,
-    };
-    let buffer = Buffer::open(dir, limits, clock.clone()).unwrap();
+    let buffer = Buffer::open(dir, limits(1 << 30, 1 << 30, 1 << 30), clock.clone()).unwrap();
     let mut accepted = BTreeMap::new();
     let mut refused = 0;
     for n in 0..400u64 {

@@ -24,7 +24,7 @@ use scc_common::wire::{GapReason, LaneOffer, SeqRange};
 use super::disk::Steps;
 use super::store::{Incoming, Store};
 use super::{Buffer, Lane, Stored};
-use crate::config::BufferLimits;
+use crate::config::{BufferLimits, StreamLimits};
 
 /// Noon of 2026-11-24 in Watansoppeng.
 const NOW: i64 = 1_795_492_800_000;
@@ -33,13 +33,26 @@ fn clock() -> Arc<ManualClock> {
     ManualClock::at(NOW)
 }
 
-fn roomy() -> BufferLimits {
+/// Limits of all streams: the caps of video, of pictures, and of each other stream.
+fn limits(segment: u64, snapshot: u64, small: u64) -> BufferLimits {
+    let of = |max_bytes| StreamLimits {
+        max_bytes,
+        max_hours: 24,
+    };
     BufferLimits {
-        media_bytes: 64 << 20,
-        small_bytes: 16 << 20,
-        media_hours: 24,
+        event: of(small),
+        attendance: of(small),
+        warehouse: of(small),
+        health: of(small),
+        snapshot: of(snapshot),
+        segment: of(segment),
         min_free_bytes: 0,
+        ..BufferLimits::default()
     }
+}
+
+fn roomy() -> BufferLimits {
+    limits(48 << 20, 16 << 20, 4 << 20)
 }
 
 /// A folder in memory where there is one: for tests that try much and for which it is all the same
@@ -48,14 +61,9 @@ fn in_memory() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
 }
 
-/// Four files of media at most, and one file's worth of small records.
+/// Three files of video and of pictures at most, and one file's worth of small records.
 fn tight() -> BufferLimits {
-    BufferLimits {
-        media_bytes: 256 << 10,
-        small_bytes: 64 << 10,
-        media_hours: 24,
-        min_free_bytes: 0,
-    }
+    limits(192 << 10, 192 << 10, 16 << 10)
 }
 
 fn open(dir: &Path, clock: &Arc<ManualClock>) -> Buffer {

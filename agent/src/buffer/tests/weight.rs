@@ -31,10 +31,7 @@ async fn fill(buffer: &Buffer, clock: &Arc<ManualClock>, records: u64, len: usiz
 }
 
 fn generous() -> BufferLimits {
-    BufferLimits {
-        media_bytes: 4 << 30,
-        ..roomy()
-    }
+    limits(4 << 30, 4 << 30, 4 << 20)
 }
 
 #[tokio::test]
