@@ -36,6 +36,9 @@ const VERSION: u8 = 1;
 /// Memory that sled may use for its pages, bytes.
 const CACHE: u64 = 8 << 20;
 
+/// Room that sled's file has ahead of it, bytes: two of its segments.
+const RESERVE: u64 = 1 << 20;
+
 /// Acknowledged ranges that are remembered per lane. What is beyond is acknowledged again by the
 /// hub when it is sent again.
 pub(super) const MAX_ACKED_RANGES: usize = 2_048;
@@ -163,7 +166,7 @@ impl Changes {
 #[derive(Debug)]
 pub(super) struct Index {
     db: sled::Db,
-    /// sled's own file, to fsync it.
+    /// sled's own file, to fsync it and to take room for it.
     file: File,
     steps: Steps,
 }
@@ -176,6 +179,9 @@ impl Index {
             .cache_capacity(CACHE)
             .mode(sled::Mode::LowSpace)
             .flush_every_ms(None);
+        if let Ok(file) = File::options().write(true).open(dir.join("db")) {
+            reserve(&file)?;
+        }
         let db = guarded(|| {
             // an earlier handle of this process gives sled's lock back a moment after it is dropped
             let mut tries = 0;
@@ -190,12 +196,20 @@ impl Index {
             }
         })?;
         let system = |e: io::Error| IndexError::System(e.to_string());
-        let file = File::open(dir.join("db")).map_err(system)?;
+        let mut open = File::options();
+        let file = open.read(true).write(true).open(dir.join("db"));
+        let file = file.map_err(system)?;
         sync_dir(dir).map_err(system)?;
         if let Some(parent) = dir.parent() {
             sync_dir(parent).map_err(system)?;
         }
         Ok(Self { db, file, steps })
+    }
+
+    /// From now on these end it.
+    #[cfg(test)]
+    pub(super) fn set_steps(&mut self, steps: Steps) {
+        self.steps = steps;
     }
 
     /// Renames a damaged index so that a new one can be made in its place. Only the newest damaged
@@ -289,8 +303,15 @@ impl Index {
         bad.map_or(Ok(()), Err)
     }
 
+    /// Takes room for sled's file to grow into, so that sled itself never meets a full card: what it
+    /// leaves behind then may open as an empty index.
+    pub(super) fn reserve(&self) -> Result<(), IndexError> {
+        reserve(&self.file)
+    }
+
     /// Applies changes; a crash may undo them (all or none) until the next [`commit`](Self::commit).
     pub(super) fn apply(&self, changes: Changes) -> Result<(), IndexError> {
+        self.reserve()?;
         guarded(|| self.db.apply_batch(changes.0))
     }
 
@@ -306,6 +327,17 @@ impl Index {
         )]
         guarded(|| self.db.flush().map(drop))?;
         self.file.sync_all().map_err(system)
+    }
+}
+
+fn reserve(file: &File) -> Result<(), IndexError> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    let len = file.metadata().map_err(|e| from_io(&e))?.len();
+    match fallocate(file, FallocateFlags::KEEP_SIZE, len, RESERVE) {
+        // not every file system can; then the free space that was asked for must do
+        Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        Err(e) => Err(from_io(&e.into())),
     }
 }
 
@@ -348,6 +380,14 @@ fn from_io(e: &io::Error) -> IndexError {
             | Errno::NOMEM
             | Errno::AGAIN,
         ) => IndexError::System(e.to_string()),
+        // sled tells an earlier error again as one of its own, without the system's number
+        _ if matches!(
+            e.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ) =>
+        {
+            IndexError::NoRoom(e.to_string())
+        }
         _ if is_locked(e) => IndexError::System(e.to_string()),
         _ => IndexError::Damaged(e.to_string()),
     }

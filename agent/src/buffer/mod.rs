@@ -6,7 +6,7 @@
 //!
 //! The way down: [`Buffer`] (this file) asks the one thread of [`worker`], which owns the [`store`];
 //! that writes files through [`disk`] in the [`format`](mod@format) of a record, and notes places,
-//! counters and gaps in the [`index`]. [`retain`] decides what goes, [`recover`] makes files and
+//! counters and gaps in the [`index`]. [`retain`] decides what goes, [`loss`] tells what was refused for good, [`recover`] makes files and
 //! index agree at an opening, [`scan`] reads files without an index.
 
 mod disk;
@@ -14,6 +14,7 @@ pub mod format;
 mod index;
 pub mod inspect;
 mod lane;
+mod loss;
 mod recover;
 mod retain;
 mod scan;
@@ -32,7 +33,7 @@ use scc_common::clock::{SharedClock, WallMs};
 use scc_common::id::{Epoch, Seq};
 use scc_common::record::{LaneHealth, RecordBody};
 use scc_common::stream::Stream;
-use scc_common::wire::{LaneOffer, MAX_BODY, SeqRange};
+use scc_common::wire::{GapReason, LaneOffer, MAX_BODY, SeqRange};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::config::BufferLimits;
@@ -167,6 +168,8 @@ impl Buffer {
             lock,
             retry: worker::Retry::default(),
             suspect: false,
+            losses: loss::Losses::default(),
+            unsettled: Vec::new(),
         };
         let mut store = store;
         worker.take_damage(&mut store);
@@ -205,6 +208,23 @@ impl Buffer {
         };
         self.ask(|reply| Request::Append(incoming, permit, reply))
             .await
+    }
+
+    /// The source of a record that was `refused` will not offer it again: it is counted as lost, in
+    /// [`Self::stat`] at once and as a gap as soon as the index can be written. A record that a
+    /// failing card has stored all the same is no loss.
+    pub async fn give_up(&self, body: &RecordBody, refused: &BufferError) {
+        let reason = match refused {
+            BufferError::Full(_) => GapReason::DiskFull,
+            BufferError::Disk(_) => GapReason::Damaged,
+            BufferError::TooLarge(_) => GapReason::Other,
+            // there is nobody left to count
+            BufferError::InUse(_) | BufferError::Closed => return,
+        };
+        let request = Request::GiveUp(body.stream(), Checksum::of(&body.encode()), reason);
+        if self.requests.send(request).await.is_err() {
+            tracing::warn!(stream = %body.stream(), "a record was lost while the buffer closed");
+        }
     }
 
     /// Whether one of the newest 1,024 records of its stream (in each epoch) has the bytes of this

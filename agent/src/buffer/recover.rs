@@ -23,6 +23,7 @@ use super::disk::{BALLAST, Disk, FileId, Steps, read_or_zeros};
 use super::format::{HEADER_LEN, Header};
 use super::index::{Changes, Index, IndexError, Place, Row};
 use super::lane::LaneState;
+use super::loss::Losses;
 use super::scan::{Found, Verify, scan};
 use super::store::{FileInfo, Store, Writing, from_io};
 use super::{BufferError, Damage, Lane};
@@ -135,6 +136,7 @@ impl Store {
             damage,
             broken: None,
             failure: None,
+            losses: Losses::default(),
             tended_at: None,
         };
         let mut recovery = Recovery {

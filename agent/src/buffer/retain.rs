@@ -20,13 +20,13 @@ use scc_common::wire::GapReason;
 
 use super::BufferError;
 use super::disk::{BALLAST, FileId};
-use super::index::Changes;
+use super::index::{Changes, IndexError};
 use super::store::{FileInfo, Store, from_io};
 use crate::config::BufferLimits;
 
 /// Room that is always left for the index, bytes: sled takes half a MiB at a time and is damaged by
 /// a full card.
-const INDEX_ROOM: u64 = 2 << 20;
+pub(super) const INDEX_ROOM: u64 = 2 << 20;
 
 /// How often housekeeping runs, milliseconds.
 const TEND_EVERY_MS: u64 = 30_000;
@@ -71,7 +71,17 @@ impl Store {
                 return Err(full(stream, Shortage::Free(lack)));
             }
         }
-        Ok(())
+        // the answer above may be old already: somebody else writes to this card too
+        self.room_in_the_index()
+    }
+
+    /// Asked before anything is changed, so that a full card leaves the store as it was.
+    pub(super) fn room_in_the_index(&self) -> Result<(), BufferError> {
+        match self.index.reserve() {
+            Err(IndexError::NoRoom(text)) => Err(BufferError::Full(text)),
+            // what else is wrong with the card, the write will tell
+            _ => Ok(()),
+        }
     }
 
     /// Bytes by which `wanted` more would exceed a cap of some streams.
@@ -154,6 +164,7 @@ impl Store {
             // the index needs a little room to note what is removed
             self.disk.drop_ballast();
         }
+        self.room_in_the_index()?;
         let lane = id.lane();
         let state = self.lanes.get(&lane);
         let lost = state

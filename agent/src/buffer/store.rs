@@ -21,6 +21,7 @@ use super::disk::{Disk, FileId, read_or_zeros};
 use super::format::{HEADER_LEN, Header};
 use super::index::{Changes, Index, IndexError, MAX_ACKED_RANGES, Place};
 use super::lane::LaneState;
+use super::loss::Losses;
 use super::retain::Planned;
 use super::{Accepted, BufferError, Damage, Lane, Stored};
 use crate::config::BufferLimits;
@@ -102,6 +103,8 @@ pub(super) struct Store {
     pub(super) broken: Option<Broken>,
     /// What the step said that broke it.
     pub(super) failure: Option<BufferError>,
+    /// Refused records that no source offers again and that no gap tells yet.
+    pub(super) losses: Losses,
     /// When housekeeping ran last.
     pub(super) tended_at: Option<MonoMs>,
 }
@@ -178,7 +181,7 @@ impl Store {
             .collect();
         let written = match self.broken {
             None => self.write(&admitted),
-            Some(_) => Err(BufferError::Disk("making room failed".into())),
+            Some(_) => Err(self.failure.clone().unwrap_or(BufferError::Closed)),
         };
         let refused = written.as_ref().err().cloned();
         let mut accepted = written.unwrap_or_default().into_iter();
@@ -197,6 +200,8 @@ impl Store {
         if group.is_empty() {
             return Ok(Vec::new());
         }
+        // what was lost before these were offered gets the numbers before theirs
+        self.tell_losses()?;
         // how long each touched file was before, to undo
         let mut before: BTreeMap<FileId, u64> = BTreeMap::new();
         let mut changes = Changes::default();
@@ -204,12 +209,15 @@ impl Store {
         let placed = match payload {
             Ok(placed) => placed,
             Err(e) => {
-                // Nothing of the group has a number yet. Best effort: what cannot be cut now is
-                // adopted by the next opening, and then the caller's second try is a second record.
-                for (id, len) in before {
-                    let _ = self.disk.truncate(id, len);
-                }
-                return Err(self.step_failed("writing a record", &e));
+                // Nothing of the group has a number yet. On a full card the index is as good as it
+                // was, and opening it there is what must not be. What cannot be cut now is adopted by
+                // the next opening, and then the caller's second try is a second record.
+                let undone = before.into_iter().map(|(id, len)| self.cut(id, len));
+                let undone: io::Result<Vec<()>> = undone.collect();
+                return Err(match (from_io("writing a record", &e), undone) {
+                    (full @ BufferError::Full(_), Ok(_)) => full,
+                    _ => self.step_failed("writing a record", &e),
+                });
             }
         };
         let mut next: BTreeMap<Lane, Seq> = BTreeMap::new();
@@ -248,6 +256,18 @@ impl Store {
             });
         }
         Ok(accepted)
+    }
+
+    /// Takes back what was written to a file beyond `len`, or the whole file if it was new.
+    fn cut(&mut self, id: FileId, len: u64) -> io::Result<()> {
+        if self.writing.get(&id.stream).is_some_and(|w| w.id == id) {
+            self.writing.remove(&id.stream);
+        }
+        self.disk.truncate(id, len)?;
+        if self.files.contains_key(&id) {
+            return Ok(());
+        }
+        self.disk.unlink(id)
     }
 
     fn write_payload(
@@ -564,6 +584,10 @@ impl Store {
 
     /// Depth and age of each lane.
     pub(super) fn stat(&mut self) -> Result<Vec<LaneHealth>, BufferError> {
+        let untold = |lane: Lane| match lane.epoch == self.epoch {
+            true => self.losses.of(lane.stream),
+            false => 0,
+        };
         let mut lanes = Vec::with_capacity(self.lanes.len());
         let mut failed = None;
         for (&lane, state) in &self.lanes {
@@ -584,7 +608,7 @@ impl Store {
                 records: unacked.count(),
                 bytes: state.unacked_bytes,
                 oldest_ms,
-                lost: state.lost(),
+                lost: state.lost() + untold(lane),
             });
         }
         failed.map_or(Ok(lanes), |e| Err(self.index_failed(&e)))

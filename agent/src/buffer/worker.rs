@@ -16,10 +16,11 @@ use scc_common::clock::{MonoMs, SharedClock};
 use scc_common::id::{Epoch, Seq};
 use scc_common::record::LaneHealth;
 use scc_common::stream::Stream;
-use scc_common::wire::{LaneOffer, SeqRange};
+use scc_common::wire::{GapReason, LaneOffer, SeqRange};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::disk::Steps;
+use super::loss::Losses;
 use super::store::{Broken, Incoming, Store};
 use super::{Accepted, BufferError, Damage, Lane, Stored};
 use crate::config::BufferLimits;
@@ -38,6 +39,10 @@ const MAX_RETRY_MS: u64 = 30_000;
 
 /// Longest wait while the card is full: somebody may make room at any moment.
 const MAX_RETRY_FULL_MS: u64 = 4_000;
+
+/// Given-up records of which it is not known whether a failing card has them. Beyond so many the store
+/// has been closed for long, and nothing was written.
+const MAX_UNSETTLED: usize = 4_096;
 
 /// How often and when a broken store was opened anew, and why it broke.
 #[derive(Debug, Default)]
@@ -69,6 +74,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, BufferError>>;
 pub(super) enum Request {
     Append(Incoming, OwnedSemaphorePermit, Reply<Accepted>),
     Holds(Stream, Checksum, Reply<bool>),
+    GiveUp(Stream, Checksum, GapReason),
     Offers(Reply<Vec<LaneOffer>>),
     Epoch(Reply<Epoch>),
     Read(Lane, SeqRange, usize, Reply<Vec<Stored>>),
@@ -93,6 +99,10 @@ pub(super) struct Worker {
     pub(super) retry: Retry,
     /// The index is not to be tried again.
     pub(super) suspect: bool,
+    /// The store's, while there is none.
+    pub(super) losses: Losses,
+    /// Given up while there was no store to ask whether it has them.
+    pub(super) unsettled: Vec<(Stream, Checksum, GapReason)>,
 }
 
 impl Worker {
@@ -130,6 +140,11 @@ impl Worker {
             }
             self.tend();
         }
+        if let Some(store) = &mut self.store
+            && let Err(e) = store.tell_losses_at_the_end()
+        {
+            tracing::warn!(error = %e, "what was refused could not be noted");
+        }
         drop(self.store.take());
         drop(self.lock);
         if let Some(done) = closing {
@@ -162,6 +177,15 @@ impl Worker {
         match request {
             Request::Holds(stream, sum, reply) => {
                 let _ = reply.send(self.with(|store| store.holds(stream, sum)));
+            }
+            Request::GiveUp(stream, sum, reason) => {
+                match self.with(|store| store.holds(stream, sum)) {
+                    Ok(true) => {}
+                    Err(_) if self.unsettled.len() < MAX_UNSETTLED => {
+                        self.unsettled.push((stream, sum, reason));
+                    }
+                    Ok(false) | Err(_) => self.lose(stream, reason),
+                }
             }
             Request::Offers(reply) => {
                 let _ = reply.send(self.with(|store| Ok(store.offers())));
@@ -197,6 +221,15 @@ impl Worker {
         if self.store.is_none() {
             return;
         }
+        match self.with(Store::tell_losses_in_time) {
+            // whoever sends must hear of them as of a record
+            Ok(told @ 1..) => self.appended.send_modify(|n| *n += told),
+            Ok(0) => {}
+            Err(e) => tracing::warn!(error = %e, "what was refused could not be noted"),
+        }
+        if self.store.is_none() {
+            return;
+        }
         if let Err(e) = self.with(Store::tend) {
             tracing::warn!(error = %e, "the buffer's housekeeping failed");
         }
@@ -215,6 +248,7 @@ impl Worker {
         self.take_damage(&mut store);
         if let Some(broken) = store.broken {
             self.suspect = broken == Broken::Index;
+            self.losses = store.losses;
             self.retry.error = answer.as_ref().err().cloned().or(store.failure.take());
             tracing::error!(
                 ?broken,
@@ -235,11 +269,39 @@ impl Worker {
         self.retry.at = now;
         let steps = Steps::default();
         let opened = Store::open(&self.root, self.limits, &self.clock, &steps, self.suspect);
-        match &opened {
-            Ok(_) => self.suspect = false,
-            Err(e) => self.retry.error = Some(e.clone()),
+        match opened {
+            Ok(mut store) => {
+                self.suspect = false;
+                self.settle(&mut store);
+                Ok(store)
+            }
+            Err(e) => {
+                self.retry.error = Some(e.clone());
+                Err(e)
+            }
         }
-        opened
+    }
+
+    /// Hands the losses to a store that was opened anew. It knows which were none.
+    fn settle(&mut self, store: &mut Store) {
+        store.losses = std::mem::take(&mut self.losses);
+        store.losses.settle(&store.lanes);
+        for (stream, sum, reason) in std::mem::take(&mut self.unsettled) {
+            match store.holds(stream, sum) {
+                Ok(true) => {}
+                Ok(false) => store.losses.add(stream, reason, self.clock.wall_ms()),
+                Err(_) => self.unsettled.push((stream, sum, reason)),
+            }
+        }
+    }
+
+    fn lose(&mut self, stream: Stream, reason: GapReason) {
+        let at_ms = self.clock.wall_ms();
+        let losses = self
+            .store
+            .as_mut()
+            .map_or(&mut self.losses, |s| &mut s.losses);
+        losses.add(stream, reason, at_ms);
     }
 
     /// Hands found damage to the handle.

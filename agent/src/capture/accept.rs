@@ -23,6 +23,9 @@ pub trait Accept: Send + Sync + 'static {
         body: &RecordBody,
     ) -> impl Future<Output = Result<Accepted, BufferError>> + Send;
 
+    /// The source will not offer this record again, which was refused: a loss that must be counted.
+    fn give_up(&self, body: &RecordBody, refused: &BufferError) -> impl Future<Output = ()> + Send;
+
     /// Whether this very record is among the newest that were accepted: for a source that was killed
     /// before it could note the answer.
     ///
@@ -73,6 +76,10 @@ impl Keep for Buffer {
 impl Accept for Buffer {
     async fn append(&self, body: &RecordBody) -> Result<Accepted, BufferError> {
         Self::append(self, body).await
+    }
+
+    async fn give_up(&self, body: &RecordBody, refused: &BufferError) {
+        Self::give_up(self, body, refused).await;
     }
 
     async fn holds(&self, body: &RecordBody) -> Result<bool, BufferError> {

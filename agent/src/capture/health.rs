@@ -198,6 +198,7 @@ impl HealthSource {
             );
             if let Err(error) = context.buffer.append(&body).await {
                 tracing::warn!(%error, "a health record was not accepted");
+                context.buffer.give_up(&body, &error).await;
             }
         }
     }

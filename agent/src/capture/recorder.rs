@@ -3,7 +3,8 @@
 //! Promise: what the buffer refuses (full, or its card fails) is not lost while the agent runs. It
 //! waits here, in order and with the time at which it happened, and is offered again every
 //! [`RETRY`]. Of each device only the newest state waits, so what waits is bounded: by the devices of
-//! the configuration, and [`MOST`] other events, the oldest of which goes first.
+//! the configuration, and [`MOST`] other events, the oldest of which goes first. What goes is given up,
+//! and so counted as lost, by the buffer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -51,11 +52,10 @@ pub async fn record<A: Accept>(
             _ => None,
         };
         let is_first = waiting.is_empty();
-        waiting.push(RecordBody::new(
-            clock.stamp(),
-            device,
-            Content::Event(event),
-        ));
+        let body = RecordBody::new(clock.stamp(), device, Content::Event(event));
+        for dropped in waiting.push(body) {
+            waiting.give_up(&accept, &dropped).await;
+        }
         // behind others it waits for its turn
         if is_first {
             waiting.offer(&accept).await;
@@ -65,6 +65,9 @@ pub async fn record<A: Accept>(
     waiting.offer(&accept).await;
     if !waiting.is_empty() {
         tracing::warn!(events = waiting.len(), "the buffer has not accepted them");
+        for dropped in &waiting.bodies {
+            waiting.give_up(&accept, dropped).await;
+        }
     }
 }
 
@@ -84,8 +87,8 @@ async fn next(
 #[derive(Debug, Default)]
 struct Waiting {
     bodies: VecDeque<RecordBody>,
-    /// The buffer has refused the first of them at least once.
-    refused: bool,
+    /// Why the buffer has refused the first of them, if it has.
+    refused: Option<BufferError>,
 }
 
 impl Waiting {
@@ -97,21 +100,33 @@ impl Waiting {
         self.bodies.len()
     }
 
-    fn push(&mut self, body: RecordBody) {
-        let device = |body: &RecordBody| body.device.clone();
+    /// Puts one behind the others; those that no longer wait for it.
+    fn push(&mut self, body: RecordBody) -> Vec<RecordBody> {
+        let mut dropped = Vec::new();
         if body.device.is_some() {
             // its newest state says it all
-            self.bodies.retain(|b| device(b) != device(&body));
+            let older = |b: &RecordBody| b.device == body.device;
+            dropped.extend(self.bodies.iter().filter(|b| older(b)).cloned());
+            self.bodies.retain(|b| !older(b));
         } else if self.bodies.iter().filter(|b| b.device.is_none()).count() >= MOST
             && let Some(oldest) = self.bodies.iter().position(|b| b.device.is_none())
         {
-            let dropped = self.bodies.remove(oldest);
+            dropped.extend(self.bodies.remove(oldest));
             tracing::warn!(
                 ?dropped,
                 "too many events wait for the buffer; one is dropped"
             );
         }
         self.bodies.push_back(body);
+        dropped
+    }
+
+    /// Has it counted as lost.
+    async fn give_up(&self, accept: &impl Accept, dropped: &RecordBody) {
+        // what waits was refused, or stands behind what was
+        if let Some(refused) = &self.refused {
+            accept.give_up(dropped, refused).await;
+        }
     }
 
     /// Offers them in order until the buffer refuses one.
@@ -119,29 +134,30 @@ impl Waiting {
         while let Some(body) = self.bodies.front() {
             let accepted = match self.refused {
                 // what a failing card has refused may have been stored all the same
-                true => match accept.holds(body).await {
+                Some(_) => match accept.holds(body).await {
                     Ok(true) => Ok(()),
                     Ok(false) => accept.append(body).await.map(drop),
                     Err(error) => Err(error),
                 },
-                false => accept.append(body).await.map(drop),
+                None => accept.append(body).await.map(drop),
             };
             match accepted {
                 Ok(()) => {}
                 Err(error @ BufferError::TooLarge(_)) => {
                     tracing::error!(%error, "an event is dropped");
+                    accept.give_up(body, &error).await;
                 }
                 Err(error) => {
-                    if !self.refused {
+                    if self.refused.is_none() {
                         tracing::warn!(%error, "an event was not accepted; it waits");
                     }
-                    self.refused = true;
+                    self.refused = Some(error);
                     return;
                 }
             }
             self.bodies.pop_front();
         }
-        if std::mem::take(&mut self.refused) {
+        if self.refused.take().is_some() {
             tracing::info!("the buffer has accepted the events that waited");
         }
     }
@@ -165,27 +181,38 @@ mod tests {
         Lies,
     }
 
+    #[derive(Debug, Default)]
+    struct Inside {
+        card: Card,
+        events: Vec<RecordBody>,
+        given_up: Vec<RecordBody>,
+    }
+
     #[derive(Debug, Clone, Default)]
-    struct Shelf(Arc<Mutex<(Card, Vec<RecordBody>)>>);
+    struct Shelf(Arc<Mutex<Inside>>);
 
     impl Shelf {
         fn becomes(&self, card: Card) {
-            self.0.lock().unwrap().0 = card;
+            self.0.lock().unwrap().card = card;
         }
 
         fn events(&self) -> Vec<RecordBody> {
-            self.0.lock().unwrap().1.clone()
+            self.0.lock().unwrap().events.clone()
+        }
+
+        fn given_up(&self) -> Vec<RecordBody> {
+            self.0.lock().unwrap().given_up.clone()
         }
     }
 
     impl Accept for Shelf {
         async fn append(&self, body: &RecordBody) -> Result<Accepted, BufferError> {
             let mut inner = self.0.lock().unwrap();
-            if inner.0 == Card::Full {
+            if inner.card == Card::Full {
                 return Err(BufferError::Full("the test says so".into()));
             }
-            inner.1.push(body.clone());
-            if inner.0 == Card::Lies {
+            inner.events.push(body.clone());
+            if inner.card == Card::Lies {
                 return Err(BufferError::Disk("the test says so".into()));
             }
             Ok(Accepted {
@@ -193,6 +220,10 @@ mod tests {
                 stream: body.stream(),
                 seq: 1,
             })
+        }
+
+        async fn give_up(&self, body: &RecordBody, _: &BufferError) {
+            self.0.lock().unwrap().given_up.push(body.clone());
         }
 
         async fn holds(&self, body: &RecordBody) -> Result<bool, BufferError> {
@@ -296,7 +327,14 @@ mod tests {
         assert_eq!(*last, Content::Event(Event::AgentStopped {}));
         rig.change("pintu", State::Up, None).await;
         assert_eq!(rig.shelf.events().len(), 5, "accepted at once again");
-        rig.end().await;
+        let given_up = rig.end().await.given_up();
+        let of = |since_ms| ("loket", since_ms);
+        let gone: Vec<_> = states(&given_up).iter().map(|s| (s.0, s.2)).collect();
+        assert_eq!(
+            gone,
+            [of(1_200), of(1_400)],
+            "what a newer state replaced is counted"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -324,8 +362,14 @@ mod tests {
         }
         rig.change("loket", State::Up, None).await;
         rig.shelf.becomes(Card::Well);
-        let events = rig.end().await.events();
+        let shelf = rig.end().await;
+        let events = shelf.events();
         assert_eq!(events.len(), MOST + 1);
+        assert_eq!(
+            events.len() + shelf.given_up().len(),
+            1_001,
+            "each is one or the other"
+        );
         assert_eq!(states(&events).len(), 1);
         let newest = &events.iter().rfind(|b| b.device.is_none()).unwrap().content;
         assert_eq!(*newest, Content::Event(begun(999)));

@@ -6,11 +6,14 @@ use std::process::ExitCode;
 
 use scc_common::clock::{Clock, SystemClock, WallMs};
 use scc_common::lang::Lang;
+use scc_common::record::LaneHealth;
 
 use super::units::{ago, size};
 use super::words::{stream, unreadable};
 use super::{print, run};
-use crate::buffer::inspect::{self, Inspection};
+use crate::buffer::Lane;
+use crate::buffer::inspect::{self, Inspection, LaneFiles};
+use crate::status::Status;
 
 /// Prints one table of the buffer's lanes, read from its files only.
 pub fn main(file: &Path, lang: Lang) -> ExitCode {
@@ -23,12 +26,44 @@ pub fn main(file: &Path, lang: Lang) -> ExitCode {
 /// The table; ages are measured against `now`.
 fn stat(state_dir: &Path, now: WallMs, lang: Lang) -> Result<String, String> {
     match inspect::inspect(state_dir) {
-        Ok(seen) => Ok(table(&seen, now, lang)),
+        Ok(mut seen) => {
+            if let Ok(status) = Status::read(state_dir) {
+                count_losses(&mut seen, &status.lanes);
+            }
+            Ok(table(&seen, now, lang))
+        }
         Err(error) => {
             let root = inspect::root(state_dir);
             Err(unreadable(&root, &error, "scc-agent buffer stat", lang))
         }
     }
+}
+
+/// What was refused for good has left nothing in the files behind the newest record: the agent's own
+/// count, as it last told it, knows.
+fn count_losses(seen: &mut Inspection, told: &[LaneHealth]) {
+    for told in told {
+        let same = |seen: &&mut LaneFiles| {
+            (seen.lane.epoch, seen.lane.stream) == (told.epoch, told.stream)
+        };
+        if let Some(lane) = seen.lanes.iter_mut().find(same) {
+            lane.lost = lane.lost.max(told.lost);
+            lane.next = lane.next.max(told.next);
+        } else if told.lost > 0 {
+            seen.lanes.push(LaneFiles {
+                lane: Lane {
+                    epoch: told.epoch,
+                    stream: told.stream,
+                },
+                next: told.next,
+                held: 0,
+                bytes: 0,
+                oldest_ms: None,
+                lost: told.lost,
+            });
+        }
+    }
+    seen.lanes.sort_unstable_by_key(|seen| seen.lane);
 }
 
 fn table(seen: &Inspection, now: WallMs, lang: Lang) -> String {
@@ -81,8 +116,6 @@ fn table(seen: &Inspection, now: WallMs, lang: Lang) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buffer::Lane;
-    use crate::buffer::inspect::LaneFiles;
     use scc_common::id::Epoch;
     use scc_common::stream::Stream;
 
@@ -118,6 +151,52 @@ mod tests {
         seen.lanes.clear();
         seen.in_use = false;
         assert!(table(&seen, 0, Lang::En).contains("(no records)"));
+    }
+
+    #[test]
+    fn what_was_refused_behind_the_newest_record_is_counted_too() {
+        let of = |stream| Lane {
+            epoch: Epoch(1),
+            stream,
+        };
+        let seen = |stream, next, lost| LaneFiles {
+            lane: of(stream),
+            next,
+            held: 4,
+            bytes: 9,
+            oldest_ms: None,
+            lost,
+        };
+        let told = |stream, next, lost| LaneHealth {
+            epoch: Epoch(1),
+            stream,
+            next,
+            records: 0,
+            bytes: 0,
+            oldest_ms: None,
+            lost,
+        };
+        let mut there = Inspection {
+            in_use: false,
+            lanes: vec![seen(Stream::Event, 5, 0), seen(Stream::Segment, 9, 4)],
+        };
+        let lanes = [
+            told(Stream::Event, 5, 0),
+            told(Stream::Snapshot, 8, 7),
+            told(Stream::Segment, 12, 7),
+        ];
+        count_losses(&mut there, &lanes);
+        let lost: Vec<_> = there
+            .lanes
+            .iter()
+            .map(|l| (l.lane.stream, l.next, l.lost))
+            .collect();
+        let expected = [
+            (Stream::Event, 5, 0),
+            (Stream::Snapshot, 8, 7),
+            (Stream::Segment, 12, 7),
+        ];
+        assert_eq!(lost, expected);
     }
 
     #[test]

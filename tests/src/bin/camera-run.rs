@@ -46,6 +46,10 @@ impl Accept for Folder {
         Ok(accepted)
     }
 
+    async fn give_up(&self, body: &RecordBody, refused: &BufferError) {
+        eprintln!("a {} was lost: {refused}", body.stream());
+    }
+
     async fn holds(&self, _: &RecordBody) -> Result<bool, BufferError> {
         // the folder is made for one run
         Ok(false)

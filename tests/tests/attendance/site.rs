@@ -44,6 +44,10 @@ impl Accept for Shelf {
         })
     }
 
+    async fn give_up(&self, _: &RecordBody, refused: &BufferError) {
+        panic!("a terminal keeps its punches, and this was given up: {refused}");
+    }
+
     async fn holds(&self, body: &RecordBody) -> Result<bool, BufferError> {
         Ok(self.bodies.lock().unwrap().contains(&body.encode()))
     }

@@ -326,9 +326,13 @@ impl Filesystem for View {
         _: FileHandle,
         offset: u64,
         length: u64,
-        _mode: i32,
+        mode: i32,
         reply: ReplyEmpty,
     ) {
+        // room beyond the end of a file is more than this disk knows of, and others do not either
+        if mode != 0 {
+            return done(reply, Err(Errno::OPNOTSUPP));
+        }
         let mut disk = locked(&self.0);
         let longer = |facts: Facts| (offset + length > facts.len).then_some(offset + length);
         let answer = match disk.facts(ino.0).map(longer) {

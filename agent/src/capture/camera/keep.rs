@@ -111,6 +111,8 @@ impl Keep {
             Err(BufferError::Closed) => {}
             Err(error) => {
                 tracing::warn!(%device, %error, "the segment that a killed agent had open is dropped");
+                accept.give_up(&body, &error).await;
+                self.empty().await;
             }
         }
     }

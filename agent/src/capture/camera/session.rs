@@ -227,7 +227,7 @@ impl<'a, A: Accept> Session<'a, A> {
         }
     }
 
-    /// Appends a record, or drops it and says so. Whether it was accepted.
+    /// Appends a record, or gives it up and says so. Whether it was accepted.
     async fn append(&mut self, stamp: Stamp, content: Content) -> bool {
         let stream = content.stream();
         let body = RecordBody::new(stamp, Some(self.camera.id.clone()), content);
@@ -244,6 +244,7 @@ impl<'a, A: Accept> Session<'a, A> {
                 if !was_refused {
                     tracing::warn!(device = %self.camera.id, %stream, error = %e, "a record is dropped");
                 }
+                self.around.accept.give_up(&body, &e).await;
                 self.refused.push((stream, e.to_string()));
             }
         }
