@@ -15,6 +15,7 @@ mod index;
 pub mod inspect;
 mod lane;
 mod loss;
+pub mod plan;
 mod recover;
 mod retain;
 mod scan;

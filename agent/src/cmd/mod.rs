@@ -8,6 +8,7 @@ use scc_common::lang::Lang;
 
 pub mod buffer;
 pub mod doctor;
+pub mod plan;
 pub mod run;
 pub mod status;
 pub mod units;
@@ -65,6 +66,16 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum BufferCommand {
+    /// Tell what would survive an outage of the hub, at the rates of the records on this card.
+    Plan {
+        /// How long the hub is away: hours or days, such as `72h` or `3d`.
+        #[arg(long, value_name = "TIME", default_value = "72h")]
+        outage: plan::Outage,
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        spoken: Spoken,
+    },
     /// Show depth, age and losses of each lane, also while the agent does not run.
     Stat {
         #[command(flatten)]
@@ -84,6 +95,14 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Buffer {
             command: BufferCommand::Stat { file, spoken },
         } => buffer::main(&file.config, spoken.lang),
+        Command::Buffer {
+            command:
+                BufferCommand::Plan {
+                    outage,
+                    file,
+                    spoken,
+                },
+        } => plan::main(&file.config, outage, spoken.lang),
         Command::CameraWorker => crate::capture::camera::worker::main(),
     }
 }

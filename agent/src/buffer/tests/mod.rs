@@ -7,6 +7,7 @@ mod forgetful;
 mod limits;
 mod model;
 mod mount;
+mod plan;
 mod power;
 mod weight;
 
