@@ -202,6 +202,36 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn the_rates_are_those_of_the_records_on_this_card() {
+        use crate::buffer::Buffer;
+        use scc_common::clock::{Clock, ManualClock};
+        use scc_common::record::{Content, Event, RecordBody};
+        let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(0));
+        let limits = BufferLimits {
+            min_free_bytes: 0,
+            ..BufferLimits::default()
+        };
+        let buffer = Buffer::open(dir.path(), limits, clock.clone()).unwrap();
+        for _ in 0..20 {
+            let content = Content::Event(Event::AgentStopped {});
+            let body = RecordBody::new(clock.stamp(), None, content);
+            buffer.append(&body).await.unwrap();
+            clock.advance(10_000);
+        }
+        // also while the agent runs
+        let text = page(dir.path(), &limits, Outage { hours: 72 }, Lang::Id).unwrap();
+        let row = text.lines().find(|line| line.starts_with("kejadian"));
+        let cells: Vec<_> = row.unwrap().split_whitespace().collect();
+        assert_eq!(
+            (cells[1], cells[6], cells[7]),
+            ("8640", "semua", "-"),
+            "{text}"
+        );
+        assert!(!text.contains("?: "), "{text}");
+        buffer.close().await;
+    }
+
     #[test]
     fn an_outage_is_hours_or_days() {
         let hours = |text: &str| text.parse::<Outage>().map(|outage| outage.hours);

@@ -106,5 +106,11 @@ async fn a_full_buffer_drops_and_says_so() {
     read.up(START).await;
     let (next, _) = read.still().await;
     assert!(next.mono_ms > shown.mono_ms);
+    let counts = [&read.refused, &read.given_up].map(|n| n.load(Ordering::SeqCst));
+    assert!(counts[0] > 0, "nothing was refused");
+    assert_eq!(
+        counts[0], counts[1],
+        "each that was refused is counted as lost"
+    );
     read.end().await;
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use scc_agent::buffer::{Accepted, BufferError};
@@ -29,11 +29,16 @@ pub(super) const START: Duration = Duration::from_secs(20);
 pub(super) struct Taken {
     pub(super) records: mpsc::UnboundedSender<RecordBody>,
     pub(super) full: Arc<AtomicBool>,
+    /// Records that were refused and given up, so that they are counted.
+    pub(super) given_up: Arc<AtomicU64>,
+    /// Records that were refused.
+    pub(super) refused: Arc<AtomicU64>,
 }
 
 impl Accept for Taken {
     async fn append(&self, body: &RecordBody) -> Result<Accepted, BufferError> {
         if self.full.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
             return Err(BufferError::Full("the test says so".into()));
         }
         // nobody listens only when a test is over
@@ -46,7 +51,7 @@ impl Accept for Taken {
     }
 
     async fn give_up(&self, _: &RecordBody, _: &BufferError) {
-        // that a loss is counted is tested against the buffer itself
+        self.given_up.fetch_add(1, Ordering::SeqCst);
     }
 
     async fn holds(&self, _: &RecordBody) -> Result<bool, BufferError> {
@@ -63,6 +68,8 @@ pub(super) struct Read {
     pub(super) changes: mpsc::UnboundedReceiver<DeviceState>,
     pub(super) records: mpsc::UnboundedReceiver<RecordBody>,
     pub(super) full: Arc<AtomicBool>,
+    pub(super) given_up: Arc<AtomicU64>,
+    pub(super) refused: Arc<AtomicU64>,
     pub(super) stop: CancellationToken,
     pub(super) task: tokio::task::JoinHandle<()>,
 }
@@ -103,10 +110,13 @@ impl Read {
         let (board, changes) = Board::new(clock.clone());
         let (sender, records) = mpsc::unbounded_channel();
         let (full, stop) = (Arc::new(AtomicBool::new(false)), CancellationToken::new());
+        let (given_up, refused) = (Arc::default(), Arc::default());
         let around = Surroundings {
             accept: Taken {
                 records: sender,
                 full: Arc::clone(&full),
+                given_up: Arc::clone(&given_up),
+                refused: Arc::clone(&refused),
             },
             board: board.clone(),
             clock,
@@ -121,6 +131,8 @@ impl Read {
             changes,
             records,
             full,
+            given_up,
+            refused,
             stop,
             task: tokio::spawn(source.run_with(around)),
         }
