@@ -124,6 +124,7 @@ fn samples() -> Vec<Vec<u8>> {
                 held: vec![range],
                 gaps: vec![gap],
             }],
+            partial: true,
         }),
         UpMessage::Records(Records {
             epoch,

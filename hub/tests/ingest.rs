@@ -365,6 +365,18 @@ async fn a_new_epoch_closes_the_old_one_at_the_last_number_told_and_its_card_may
 }
 
 #[tokio::test]
+async fn a_lane_that_found_no_room_in_a_hello_stays_open() {
+    let hub = Hub::start().await;
+    hub.hello(&[(EVENTS, 8, vec![range(1, 7)])]).await;
+    let new = Lane(Epoch(8), Stream::Event);
+    hub.partial_hello(&[(new, 1, vec![])]).await;
+    hub.records(EVENTS, [(1, event(1))]).await;
+    // closed, its watermark would be 7, and the agent would not send the rest
+    hub.until_watermark(EVENTS, 1).await;
+    assert_eq!((hub.watermark(EVENTS), hub.gap_rows()), (1, vec![]));
+}
+
+#[tokio::test]
 async fn health_tells_how_far_a_lost_card_had_counted() {
     let hub = Hub::start().await;
     hub.records(EVENTS, [(1, event(1))]).await;
@@ -776,6 +788,7 @@ async fn a_hello_that_cannot_be_noted_is_shown_until_one_can() {
             held: Vec::new(),
             gaps: Vec::new(),
         }],
+        partial: false,
     }))
     .await;
     hub.until_status(|status| status.record.is_some()).await;

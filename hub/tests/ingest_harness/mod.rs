@@ -503,6 +503,15 @@ impl Hub {
 
     /// Says hello, in the epoch of the first lane, and waits for the answer.
     pub(crate) async fn hello(&self, lanes: &[(Lane, Seq, Vec<SeqRange>)]) -> Answer {
+        self.greet(lanes, false).await
+    }
+
+    /// The same, with the lanes of a card that has more of them than it can tell.
+    pub(crate) async fn partial_hello(&self, lanes: &[(Lane, Seq, Vec<SeqRange>)]) -> Answer {
+        self.greet(lanes, true).await
+    }
+
+    async fn greet(&self, lanes: &[(Lane, Seq, Vec<SeqRange>)], partial: bool) -> Answer {
         let nonce = self.downs.said.lock().unwrap().len() as u64 + 1_000;
         let offers = lanes.iter().map(|(lane, next, held)| LaneOffer {
             epoch: lane.0,
@@ -518,6 +527,7 @@ impl Hub {
             wall_ms: 0,
             epoch: lanes[0].0.0,
             lanes: offers.collect(),
+            partial,
         }))
         .await;
         let answer = || {
@@ -569,6 +579,7 @@ pub(crate) fn every_message() -> Vec<Vec<u8>> {
                 held: vec![range],
                 gaps: vec![gap],
             }],
+            partial: true,
         }),
     ];
     let encoded = messages.into_iter().map(|msg| Up::new(agent(), msg));

@@ -180,6 +180,10 @@ impl Batch<'_> {
                 self.gap(agent, gap, now)?;
             }
         }
+        if hello.partial {
+            // what is not told may be on the card all the same
+            return Ok(());
+        }
         for key in self.open_lanes(agent)? {
             let offered = hello
                 .lanes
