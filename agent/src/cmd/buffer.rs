@@ -45,7 +45,7 @@ fn table(seen: &Inspection, now: WallMs, lang: Lang) -> String {
         lang.pick("aliran", "stream"),
         lang.pick("epoch", "epoch"),
         lang.pick("berikutnya", "next"),
-        lang.pick("tersimpan", "held"),
+        lang.pick("di kotak", "held"),
         lang.pick("ukuran", "size"),
         lang.pick("tertua", "oldest"),
         lang.pick("hilang", "lost"),
@@ -114,6 +114,8 @@ mod tests {
         assert!(text.contains("The agent is running"));
         let text = table(&seen, 3 * 3_600_000, Lang::Id);
         assert_eq!(row(&text), cells("rekaman", "jam"));
+        let head = text.lines().next().unwrap();
+        assert!(head.contains(" di kotak "), "not yet stored: {head}");
         assert!(text.contains("Agen sedang berjalan"), "{text}");
         seen.lanes.clear();
         seen.in_use = false;
