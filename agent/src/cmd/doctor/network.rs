@@ -16,7 +16,7 @@ use crate::cmd::words::{self, cause as word};
 use crate::config::Config;
 use crate::dial;
 use crate::status::Status;
-use crate::uplink::link::Dial;
+use crate::uplink::link::{Dial, Trouble};
 use crate::uplink::mqtt::Mqtt;
 
 /// A person waits for each check.
@@ -138,10 +138,7 @@ async fn mqtt(config: &Config, running: Option<&Status>) -> Finding {
                     config.agent
                 ),
             )),
-            Err(_) => Outcome::Bad(both(
-                "pusat tidak menjawab; periksa layanan scc-hub",
-                "the hub does not answer; check the service scc-hub",
-            )),
+            Err(_) => Outcome::Bad(silent()),
         }
     };
     Finding::new("pusat", "hub", outcome)
@@ -223,12 +220,7 @@ async fn handshake(
     let stream = match tokio::time::timeout(WAIT, connector.connect(name, socket)).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(why)) => return Err(distrust(&config.hub.host, &why)),
-        Err(_) => {
-            return Err(both(
-                "pusat diam; periksa layanan scc-hub",
-                "the hub is silent; check the service scc-hub",
-            ));
-        }
+        Err(_) => return Err(silent()),
     };
     let connection = stream.get_ref().1;
     let version = connection.protocol_version();
@@ -239,6 +231,14 @@ async fn handshake(
     let until_ms = facts.map_or(i64::MAX, |facts| facts.until_ms);
     let days = until_ms.saturating_sub(clock.wall_ms()).div_euclid(DAY_MS);
     Ok((version, days))
+}
+
+/// It took the connection, and that was all.
+fn silent() -> (String, String) {
+    each(|lang| {
+        let check = lang.pick("periksa layanan scc-hub", "check the service scc-hub");
+        format!("{}; {check}", words::trouble(Trouble::Silent, lang))
+    })
 }
 
 /// Why there is no TLS, and what to do.
@@ -265,8 +265,14 @@ fn distrust(host: &str, why: &std::io::Error) -> (String, String) {
             "by this box's clock the hub's certificate is not valid; check the clock, then the administrator",
         ),
         _ => both(
-            format!("tidak ada TLS ({why}); pastikan alamat dan port itu milik pusat"),
-            format!("no TLS ({why}); make sure that address and port are the hub's"),
+            format!(
+                "{} ({why}); pastikan alamat dan port itu milik pusat",
+                words::trouble(Trouble::Tls, Lang::Id)
+            ),
+            format!(
+                "{} ({why}); make sure that address and port are the hub's",
+                words::trouble(Trouble::Tls, Lang::En)
+            ),
         ),
     }
 }
