@@ -55,6 +55,14 @@ pub(crate) fn each(text: impl Fn(Lang) -> String) -> (String, String) {
     (text(Lang::Id), text(Lang::En))
 }
 
+/// What the running agent says, and nobody has to ask again.
+fn agent_says(id: &str, en: &str) -> (String, String) {
+    both(
+        format!("{id}, menurut agen yang sedang berjalan"),
+        format!("{en}, says the running agent"),
+    )
+}
+
 impl Finding {
     pub(crate) fn new(id: &str, en: &str, outcome: Outcome) -> Self {
         Self {
@@ -254,7 +262,15 @@ mod tests {
         status.write(dir.path()).unwrap();
         let findings = examine(&config, &clock).await;
         // nobody listens at either address: only the agent's word can say this
-        assert!(!find(&findings, "camera baik").is_bad(), "{findings:?}");
+        let good = find(&findings, "camera baik");
+        assert_eq!(
+            good.line(Lang::Id),
+            "[ OK ] kamera baik: berfungsi, menurut agen yang sedang berjalan\n"
+        );
+        assert_eq!(
+            good.line(Lang::En),
+            "[ OK ] camera baik: up, says the running agent\n"
+        );
         assert_eq!(
             find(&findings, "camera terkunci").line(Lang::Id),
             "[SALAH] kamera terkunci: nama pengguna/sandi ditolak (401); perbaiki `user` dan \

@@ -10,7 +10,7 @@ use scc_common::lang::Lang;
 use scc_common::record::LinkMode;
 use tokio::net::TcpStream;
 
-use super::{Finding, Outcome, both, each, same};
+use super::{Finding, Outcome, agent_says, both, each, same};
 use crate::cmd::units;
 use crate::cmd::words::{self, cause as word};
 use crate::config::Config;
@@ -112,10 +112,7 @@ async fn mqtt(config: &Config, running: Option<&Status>) -> Finding {
     let linked =
         running.is_some_and(|s| !matches!(s.link.mode, LinkMode::Down | LinkMode::Connecting));
     let outcome = if linked {
-        Outcome::Good(both(
-            "menurut agen yang sedang berjalan",
-            "says the running agent",
-        ))
+        Outcome::Good(agent_says("tersambung", "connected"))
     } else {
         let dialer = Mqtt::new(
             config.agent.clone(),
