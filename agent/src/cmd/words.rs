@@ -57,6 +57,17 @@ pub fn trouble(trouble: Trouble, lang: Lang) -> &'static str {
     }
 }
 
+/// What is wrong with the link, and what was seen of it: evidence in English, to be read out over the
+/// telephone. `why` is the sentence for the log, `KIND: WHAT WAS SEEN`; the kind is said in words here.
+#[must_use]
+pub fn link(kind: Trouble, why: &str, lang: Lang) -> String {
+    let kind = trouble(kind, lang);
+    match why.split_once(": ") {
+        Some((_, seen)) => format!("{kind} ({seen})"),
+        None => kind.to_owned(),
+    }
+}
+
 /// Why an identity cannot be used; what the system or a library said of it stays as it is.
 #[must_use]
 pub fn identity(error: &IdentityError, lang: Lang) -> String {
@@ -214,6 +225,32 @@ mod tests {
                 "{said}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_link_is_said_once_with_what_was_seen() {
+        use crate::uplink::link::Closed;
+        let seen = || "10.0.0.9:8883: no route".to_owned();
+        for closed in [
+            Closed::Identity(seen()),
+            Closed::Network(seen()),
+            Closed::Tls(seen()),
+            Closed::Refused(seen()),
+            Closed::Silent(seen()),
+            Closed::Ended(seen()),
+        ] {
+            let kind = closed.trouble();
+            for lang in [Lang::Id, Lang::En] {
+                assert_eq!(
+                    link(kind, &closed.to_string(), lang),
+                    format!("{} ({})", trouble(kind, lang), seen())
+                );
+            }
+        }
+        assert_eq!(
+            link(Trouble::Late, "acknowledgements are late", Lang::En),
+            "the hub answers late"
+        );
     }
 
     #[test]

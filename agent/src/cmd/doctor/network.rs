@@ -124,17 +124,14 @@ async fn mqtt(config: &Config, running: Option<&Status>) -> Finding {
                 let _ = tokio::time::timeout(WAIT, link.close()).await;
                 Outcome::Good(same("CONNACK"))
             }
-            Ok(Err(why)) => Outcome::Bad(both(
-                format!(
-                    "{} ({why}); minta administrator memeriksa pendaftaran {}",
-                    words::trouble(why.trouble(), Lang::Id),
-                    config.agent
-                ),
-                format!(
-                    "{why}; ask the administrator to check the registration of {}",
-                    config.agent
-                ),
-            )),
+            Ok(Err(why)) => Outcome::Bad(each(|lang| {
+                let ask = lang.pick(
+                    "minta administrator memeriksa pendaftaran",
+                    "ask the administrator to check the registration of",
+                );
+                let wrong = words::link(why.trouble(), &why.to_string(), lang);
+                format!("{wrong}; {ask} {}", config.agent)
+            })),
             Err(_) => Outcome::Bad(silent()),
         }
     };
