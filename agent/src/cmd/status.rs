@@ -10,7 +10,7 @@ use scc_common::record::{DeviceState, LinkMode, State};
 use scc_common::stream::Stream;
 
 use super::units::{ago, size};
-use super::words::{cause, clock, link, stream as stream_word, unreadable};
+use super::words::{as_agent, cause, clock, link, stream as stream_word, unreadable};
 use super::{print, run};
 use crate::status::{Status, path};
 
@@ -18,7 +18,7 @@ use crate::status::{Status, path};
 pub fn main(file: &Path, lang: Lang) -> ExitCode {
     run::with_state_dir(file, |dir| {
         let status = Status::read(dir)
-            .map_err(|error| unreadable(&path(dir), &error, "scc-agent status", lang))?;
+            .map_err(|error| unreadable(&path(dir), &error, &as_agent("status", file), lang))?;
         let now = SystemClock::new().wall_ms();
         print(&page(&status, now, lang));
         if status.is_fresh(now) {
