@@ -124,7 +124,7 @@ pub(crate) async fn examine(config: &Config, again: &str, clock: &SharedClock) -
         local::disk(&config.state_dir, config.buffer.min_free_bytes, again),
         local::clock(&**clock, running.as_ref()),
     ];
-    findings.extend(network::hub(config, &**clock, running.as_ref()).await);
+    findings.extend(network::hub(config, again, &**clock, running.as_ref()).await);
     for camera in &config.cameras {
         findings.push(devices::camera(camera, clock, running.as_ref()).await);
     }
@@ -144,7 +144,7 @@ mod tests {
     use scc_common::id::{AgentId, DeviceId};
     use scc_common::record::{Cause, DeviceKind, LinkMode, State};
 
-    fn config(dir: &Path) -> Config {
+    pub(super) fn config(dir: &Path) -> Config {
         let file = |name: &str| dir.join(name);
         Config {
             agent: AgentId::new("rsud").unwrap(),
