@@ -8,25 +8,26 @@ use scc_common::clock::{Clock, SystemClock, WallMs};
 use scc_common::lang::Lang;
 
 use super::units::{ago, size};
-use super::words::{stream, unreadable};
+use super::words::{as_agent, stream, unreadable};
 use super::{print, run};
 use crate::buffer::inspect::{self, Inspection};
 
 /// Prints one table of the buffer's lanes, read from its files only.
 pub fn main(file: &Path, lang: Lang) -> ExitCode {
     run::with_state_dir(file, |dir| {
-        print(&stat(dir, SystemClock::new().wall_ms(), lang)?);
+        let again = as_agent("buffer stat", file);
+        print(&stat(dir, &again, SystemClock::new().wall_ms(), lang)?);
         Ok(())
     })
 }
 
-/// The table; ages are measured against `now`.
-fn stat(state_dir: &Path, now: WallMs, lang: Lang) -> Result<String, String> {
+/// The table; ages are measured against `now`. `again`: see [`as_agent`].
+fn stat(state_dir: &Path, again: &str, now: WallMs, lang: Lang) -> Result<String, String> {
     match inspect::inspect(state_dir) {
         Ok(seen) => Ok(table(&seen, now, lang)),
         Err(error) => {
             let root = inspect::root(state_dir);
-            Err(unreadable(&root, &error, "scc-agent buffer stat", lang))
+            Err(unreadable(&root, &error, again, lang))
         }
     }
 }
@@ -45,7 +46,7 @@ fn table(seen: &Inspection, now: WallMs, lang: Lang) -> String {
         lang.pick("aliran", "stream"),
         lang.pick("epoch", "epoch"),
         lang.pick("berikutnya", "next"),
-        lang.pick("tersimpan", "held"),
+        lang.pick("di kotak", "held"),
         lang.pick("ukuran", "size"),
         lang.pick("tertua", "oldest"),
         lang.pick("hilang", "lost"),
@@ -114,6 +115,8 @@ mod tests {
         assert!(text.contains("The agent is running"));
         let text = table(&seen, 3 * 3_600_000, Lang::Id);
         assert_eq!(row(&text), cells("rekaman", "jam"));
+        let head = text.lines().next().unwrap();
+        assert!(head.contains(" di kotak "), "not yet stored: {head}");
         assert!(text.contains("Agen sedang berjalan"), "{text}");
         seen.lanes.clear();
         seen.in_use = false;
@@ -127,7 +130,7 @@ mod tests {
             (Lang::Id, "agen belum pernah berjalan di sini"),
             (Lang::En, "no agent has run here yet"),
         ] {
-            let error = stat(dir.path(), 0, lang).unwrap_err();
+            let error = stat(dir.path(), "", 0, lang).unwrap_err();
             let looked_at = dir.path().join("buffer").display().to_string();
             assert!(
                 error.contains(part)

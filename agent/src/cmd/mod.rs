@@ -21,10 +21,13 @@ pub struct Cli {
     command: Command,
 }
 
+/// Where the configuration is unless the person says otherwise.
+const CONFIG: &str = "/etc/scc/agent.toml";
+
 #[derive(Debug, clap::Args)]
 struct File {
     /// The agent's configuration.
-    #[arg(long, value_name = "FILE", default_value = "/etc/scc/agent.toml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
 }
 
