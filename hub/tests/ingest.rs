@@ -10,7 +10,7 @@ use std::time::Duration;
 use ingest_harness::{EVENTS, Hub, Lane, STILLS, agent, event, still, still_of};
 use proptest::prelude::*;
 use scc_common::checksum::Checksum;
-use scc_common::clock::{Clock, ManualClock};
+use scc_common::clock::{Clock, ManualClock, SystemClock};
 use scc_common::id::{BootId, DeviceId, Epoch};
 use scc_common::record::{Content, Event, LinkMode, Punch, PunchBatch, ReadProof, RecordBody, Way};
 use scc_common::stream::Stream;
@@ -386,20 +386,29 @@ async fn the_receipt_goes_by_the_number_that_the_agent_tells_and_not_by_what_cam
     hub.records(EVENTS, (1..=3).map(|n| (n, event(n)))).await;
     hub.until_watermark(EVENTS, 3).await;
     let store = Store::look(&hub.config().database()).unwrap();
+    let receipt = async || {
+        let day = "1970-01-01".into();
+        store.receipt(agent(), day, 0).await.unwrap()
+    };
     let events = async || {
-        let receipt = store
-            .receipt(agent(), "1970-01-01".into(), 0)
-            .await
-            .unwrap();
+        let receipt = receipt().await;
         let line = receipt.streams.iter().find(|(s, _)| *s == Stream::Event);
         line.map(|(_, r)| (r.taken(), r.stored, r.queued)).unwrap()
     };
     assert_eq!(events().await, (3, 3, 0), "nothing else is known");
+    assert_eq!(receipt().await.told_ms, None, "a record tells no number");
     let lane = Lane(Epoch(7), Stream::Health);
     hub.records(lane, [(1, ingest_harness::health(EVENTS, 11))])
         .await;
     hub.until_watermark(lane, 1).await;
     assert_eq!(events().await, (10, 3, 7));
+    let by_health = receipt().await.told_ms;
+    let clock = SystemClock::new();
+    assert!(by_health.is_some_and(|ms| (1..=clock.wall_ms()).contains(&ms)));
+    let before = clock.wall_ms();
+    hub.hello(&[(EVENTS, 12, vec![range(1, 11)])]).await;
+    assert_eq!(events().await, (11, 3, 8));
+    assert!(receipt().await.told_ms.is_some_and(|ms| ms >= before));
 }
 
 #[tokio::test]

@@ -205,11 +205,14 @@ async fn the_receipt_says_whether_the_box_has_told_how_far_it_has_numbered() {
     let bound = Duration::from_secs(10);
     let mut events = operator.events("/events?di=lokasi/rsud").await;
     events.until(&["event: beat"], bound).await;
-    // yesterday's number says nothing of today
-    house.health("rsud", NOW - 86_400_000);
+    // yesterday's number says nothing of today, whatever time the box believes it is
+    house.told("rsud", NOW - 86_400_000);
+    house.health("rsud", NOW - 120_000);
     events.until(&["\"id\":\"box\""], bound).await;
     assert!(operator.get("/lokasi/rsud").await.text().contains(untold));
-    house.health("rsud", NOW - 60_000);
+    // nor does a box whose clock is a day late lose what it has told
+    house.told("rsud", NOW - 60_000);
+    house.health("rsud", NOW - 86_400_000);
     let told = "menyebut sampai nomor berapa ia telah mengambil, terakhir 09.41";
     events.until(&[told], bound).await;
     let receipt = operator.get("/api/v1/sites/rsud/receipt").await.text();
