@@ -762,6 +762,7 @@ async fn what_the_database_takes_in_no_form_is_never_acknowledged_and_shown_unti
     hub.records(EVENTS, sent()).await;
     hub.until_watermark(EVENTS, 4).await;
     hub.until_status(|status| status.record.is_none()).await;
+    assert_eq!(hub.tidings(), 0, "nothing has changed for the agents");
 }
 
 #[tokio::test]
