@@ -157,12 +157,7 @@ impl Context {
 
     /// This write is refused in every form; `why` names it.
     pub(super) fn stuck(&self, write: &Write, why: String) {
-        let is_any = {
-            let mut stuck = lock(&self.stuck);
-            stuck.add(write);
-            !stuck.is_empty()
-        };
-        if is_any {
+        if lock(&self.stuck).add(write) {
             self.record(Some(why));
         }
     }

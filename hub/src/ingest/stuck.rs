@@ -28,10 +28,11 @@ impl Stuck {
         self.lanes.is_empty() && self.hellos.is_empty()
     }
 
-    /// This was refused in every form.
-    pub(super) fn add(&mut self, write: &Write) {
+    /// This was refused in every form. Says whether it now waits for better times: only then is it
+    /// what the trouble on screen is about.
+    pub(super) fn add(&mut self, write: &Write) -> bool {
         if self.lanes.len() + self.hellos.len() >= REMEMBERED {
-            return;
+            return false;
         }
         match write {
             Write::Record(new) => self.number(new.key.lane.clone(), new.key.seq),
@@ -50,8 +51,9 @@ impl Stuck {
                 self.hellos.insert(agent.clone());
             }
             // It stays stored and counted as unreadable.
-            Write::Again(_) => {}
+            Write::Again(_) => return false,
         }
+        true
     }
 
     fn number(&mut self, lane: LaneKey, seq: Seq) {
@@ -78,5 +80,51 @@ impl Stuck {
     /// This agent's hello is noted.
     pub(super) fn greeted(&mut self, agent: &AgentId) {
         self.hellos.remove(agent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use scc_common::checksum::Checksum;
+    use scc_common::id::Epoch;
+    use scc_common::stream::Stream;
+
+    use super::*;
+    use crate::store::{NewRecord, RecordKey, StoredBody};
+
+    fn agent() -> AgentId {
+        AgentId::new("rsud").unwrap()
+    }
+
+    fn record(seq: Seq) -> Box<NewRecord> {
+        Box::new(NewRecord {
+            key: RecordKey {
+                lane: LaneKey {
+                    agent: agent(),
+                    epoch: Epoch(7),
+                    stream: Stream::Event,
+                },
+                seq,
+            },
+            sum: Checksum::of(b""),
+            size: 0,
+            body: StoredBody::Row(Bytes::new()),
+            said: None,
+            received_ms: 0,
+        })
+    }
+
+    #[test]
+    fn only_what_waits_at_its_agent_is_taken() {
+        let mut stuck = Stuck::default();
+        assert!(!stuck.add(&Write::Again(record(1))));
+        assert!(stuck.is_empty());
+        assert!(stuck.add(&Write::Record(record(2))));
+        assert!(
+            !stuck.add(&Write::Again(record(1))),
+            "another trouble is on screen"
+        );
+        assert!(!stuck.is_empty());
     }
 }
