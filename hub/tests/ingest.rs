@@ -766,6 +766,23 @@ async fn what_the_database_takes_in_no_form_is_never_acknowledged_and_shown_unti
 }
 
 #[tokio::test]
+async fn what_was_stuck_on_a_card_that_is_gone_is_a_gap_and_no_longer_shown() {
+    let hub = Hub::start().await;
+    hub.sql()
+        .execute_batch(
+            "CREATE TRIGGER t BEFORE INSERT ON record WHEN NEW.seq = 2 BEGIN SELECT raise(ABORT, 'no two'); END",
+        )
+        .unwrap();
+    hub.hello(&[(EVENTS, 3, vec![range(1, 2)])]).await;
+    hub.records(EVENTS, [(1, event(1)), (2, event(2))]).await;
+    hub.until_status(|status| status.record.is_some()).await;
+    let new = Lane(Epoch(8), Stream::Event);
+    hub.hello(&[(new, 1, vec![])]).await;
+    assert_eq!(hub.gap_rows(), [(2, 2)]);
+    hub.until_status(|status| status.record.is_none()).await;
+}
+
+#[tokio::test]
 async fn a_hello_that_cannot_be_noted_is_shown_until_one_can() {
     let hub = Hub::start().await;
     hub.sql()
