@@ -226,7 +226,7 @@ fn a_name_that_cannot_stand_is_explained_in_the_language_of_the_reader() {
         (
             "hub issue --authority ca --name 10.0.0.1 --out h".into(),
             "alamat ditulis sesudah --address",
-            "an address belongs behind",
+            "an address goes after",
         ),
         (
             "hub issue --authority ca --name hub_scc! --out h".into(),
