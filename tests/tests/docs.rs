@@ -140,7 +140,7 @@ fn parses<P: Parser>(words: &[String]) -> Result<(), String> {
 #[test]
 fn every_command_in_the_pages_is_one_that_the_program_knows() {
     assert!(check("scc-agent", parses::<scc_agent::cmd::Cli>) >= 4);
-    assert!(check("scc-hub", parses::<scc_hub::cmd::line::Arguments>) >= 8);
+    assert!(check("scc-hub", parses::<scc_hub::cmd::Cli>) >= 8);
     assert!(check("scc-provision", parses::<scc_provision::cmd::Cli>) >= 6);
 }
 
