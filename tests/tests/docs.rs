@@ -33,22 +33,33 @@ fn files(folder: &str, ending: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Lines of code blocks and inline code; inline code may go on in the next line.
+/// Lines of code blocks and inline code; inline code may go on in the next line of its paragraph.
 fn code(markdown: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let mut prose = String::new();
+    let mut paragraphs = vec![String::new()];
     let mut in_block = false;
-    for line in markdown.lines() {
-        if line.trim_start().starts_with("```") {
+    for line in markdown.lines().map(str::trim) {
+        let is_fence = line.starts_with("```");
+        if is_fence || line.is_empty() || line.starts_with('|') {
+            paragraphs.push(String::new());
+        }
+        if is_fence {
             in_block = !in_block;
         } else if in_block {
-            found.push(line.trim().to_owned());
-        } else {
-            prose.push_str(line.trim());
-            prose.push(' ');
+            found.push(line.to_owned());
+        } else if let Some(paragraph) = paragraphs.last_mut() {
+            paragraph.push_str(line);
+            paragraph.push(' ');
         }
     }
-    found.extend(prose.split('`').skip(1).step_by(2).map(str::to_owned));
+    for paragraph in paragraphs {
+        let parts: Vec<&str> = paragraph.split('`').collect();
+        assert!(
+            parts.len() % 2 == 1,
+            "a backquote without its pair: {paragraph}"
+        );
+        found.extend(parts.into_iter().skip(1).step_by(2).map(str::to_owned));
+    }
     found
 }
 
@@ -281,6 +292,12 @@ fn every_message_that_the_technicians_page_explains_is_one_of_a_program() {
         .collect();
     assert!(unknown.is_empty(), "{unknown:?}");
     assert!(fragments.len() >= 20, "{fragments:?}");
+}
+
+#[test]
+#[should_panic(expected = "a backquote without its pair: | `a` | b` |")]
+fn a_backquote_without_its_pair_does_not_turn_the_rest_of_the_page_around() {
+    code("`o p`\n\n| `a` | b` |\n| `c` |\n");
 }
 
 #[test]
