@@ -365,6 +365,13 @@ impl Hub {
         self.downs.said.lock().unwrap().last().cloned()
     }
 
+    /// How often agents were told how things are, and nothing else.
+    pub(crate) fn tidings(&self) -> usize {
+        let said = self.downs.said.lock().unwrap();
+        let is_one = |msg: &DownMessage| matches!(msg, DownMessage::Ack(a) if a.lanes.is_empty());
+        said.iter().filter(|down| is_one(&down.msg)).count()
+    }
+
     pub(crate) fn forget_downs(&self) {
         self.downs.said.lock().unwrap().clear();
     }

@@ -190,7 +190,7 @@ impl Batch<'_> {
                 .iter()
                 .any(|o| o.epoch == key.epoch && o.stream == key.stream);
             if key.epoch != hello.epoch && !offered {
-                self.touch(&key, now);
+                self.touch(&key, now).ack = true;
                 self.lanes.get(self.c, &key)?.close(self.c, &key, now)?;
             }
         }
