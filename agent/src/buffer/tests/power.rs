@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rand::{SeedableRng, rngs::StdRng};
+use scc_common::clock::SystemClock;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Step, bodies, part, steps};
@@ -306,4 +307,69 @@ fn a_card_that_lies_about_its_fsyncs_is_found_out() {
     if Mounted::new(DISK).is_some() {
         hold(true, 40).expect_err("the test above cannot fail");
     }
+}
+
+/// Not a test of its own: a process whose card fails for a while. It says of each append what came
+/// of it.
+#[tokio::test]
+async fn child_whose_card_fails_for_a_while() {
+    let Some(card) = std::env::var_os(CARD).filter(|_| std::env::var_os(ORDER).is_none()) else {
+        return;
+    };
+    let clock = SystemClock::shared();
+    let buffer = Buffer::open(Path::new(&card), roomy(), clock.clone()).unwrap();
+    for n in 0u64.. {
+        let body = event(&*clock, &n.to_string());
+        let answer = tokio::time::timeout(HANGS, buffer.append(&body)).await;
+        let word = match answer {
+            Ok(Ok(_)) => "accepted".to_owned(),
+            Ok(Err(e)) => format!("refused {e}"),
+            Err(_) => "hangs".to_owned(),
+        };
+        writeln!(std::io::stdout().lock(), "\n>{word}").unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// Longer than any append that will still be answered.
+const HANGS: std::time::Duration = std::time::Duration::from_secs(5);
+
+#[test]
+fn after_a_card_has_failed_for_a_while_appends_are_accepted_again() {
+    let Some(card) = Mounted::new(DISK) else {
+        return;
+    };
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture"])
+        .arg("buffer::tests::power::child_whose_card_fails_for_a_while")
+        .env(CARD, card.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut words = std::iter::from_fn(|| {
+        lines.find_map(|line| line.unwrap().strip_prefix('>').map(str::to_owned))
+    });
+    let mut until = |wanted: &str| {
+        let mut said = Vec::new();
+        while said.len() < 2_000 {
+            let word = words.next().expect("the process ended by itself");
+            if word.starts_with(wanted) {
+                return;
+            }
+            said.push(word);
+        }
+        panic!("no append was {wanted}: {:?}", &said[said.len() - 3..]);
+    };
+    until("accepted");
+    for changes in 0..40 {
+        drop(card.disk().fail_after(Some(changes)));
+        until("refused");
+        card.disk().mend();
+        until("accepted");
+        println!("after {changes} changes: accepted again");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
