@@ -23,7 +23,7 @@ mod tests;
 mod worker;
 
 use std::fs::{File, TryLockError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -151,10 +151,7 @@ impl Buffer {
         limits: BufferLimits,
         clock: SharedClock,
     ) -> Result<Self, BufferError> {
-        let root = inspect::root(state_dir);
-        std::fs::create_dir_all(&root)
-            .and_then(|()| sync_dir(state_dir))
-            .map_err(|e| store::from_io("making the buffer's folder", &e))?;
+        let root = make_root(state_dir)?;
         let lock = lock(&root)?;
         let store = Store::open(&root, limits, &clock, &Steps::default(), false)?;
         let (requests, incoming) = mpsc::channel(MAX_WAITING);
@@ -330,6 +327,15 @@ impl Buffer {
         sent.map_err(|_| BufferError::Closed)?;
         answer.await.map_err(|_| BufferError::Closed)?
     }
+}
+
+/// Makes the buffer's folder, durably.
+fn make_root(state_dir: &Path) -> Result<PathBuf, BufferError> {
+    let root = inspect::root(state_dir);
+    std::fs::create_dir_all(&root)
+        .and_then(|()| sync_dir(state_dir))
+        .map_err(|e| store::from_io("making the buffer's folder", &e))?;
+    Ok(root)
 }
 
 /// Takes the lock that only one process can have.

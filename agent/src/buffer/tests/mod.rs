@@ -3,8 +3,11 @@
 mod basic;
 mod crash;
 mod damage;
+mod forgetful;
 mod limits;
 mod model;
+mod mount;
+mod power;
 mod weight;
 
 use std::collections::BTreeMap;
@@ -65,8 +68,7 @@ fn open_store(
     clock: &Arc<ManualClock>,
     steps: &Steps,
 ) -> Result<Store, super::BufferError> {
-    let root = dir.join("buffer");
-    std::fs::create_dir_all(&root).unwrap();
+    let root = super::make_root(dir)?;
     let clock: SharedClock = clock.clone();
     Store::open(&root, limits, &clock, steps, false)
 }

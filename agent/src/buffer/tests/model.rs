@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-#[derive(Debug, Clone)]
-enum Step {
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub(super) enum Step {
     /// A group: streams by number, sizes in KB.
     Append(Vec<(u8, u8)>),
     /// Watermark and one range above it, in percent of what was given.
@@ -19,7 +19,7 @@ enum Step {
     LoseIndex,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => proptest::collection::vec((0u8..3, 1u8..30), 1..6).prop_map(Step::Append),
         3 => (0u8..101, 0u8..101, 0u8..30).prop_map(|(w, f, l)| Step::Acknowledge(w, f, l)),
@@ -90,6 +90,25 @@ impl Model {
     }
 }
 
+/// The records of a [`Step::Append`], each with bytes of its own.
+pub(super) fn bodies(records: &[(u8, u8)], clock: &dyn Clock, seed: &mut u64) -> Vec<RecordBody> {
+    let body = |(kind, kb): &(u8, u8)| {
+        *seed += 1;
+        let len = usize::from(*kb) * 1_000;
+        match kind {
+            0 => event(clock, &seed.to_string()),
+            1 => snapshot(clock, *seed, len),
+            _ => segment(clock, *seed, len),
+        }
+    };
+    records.iter().map(body).collect()
+}
+
+/// A share of the numbers that were given before `next`.
+pub(super) fn part(next: Seq, percent: u8) -> Seq {
+    (next - 1) * u64::from(percent) / 100
+}
+
 fn run(steps: &[Step]) {
     let (dir, clock) = (in_memory(), clock());
     let mut store = open_store(dir.path(), tight(), &clock, &Steps::default()).unwrap();
@@ -99,18 +118,7 @@ fn run(steps: &[Step]) {
         let mut index_lost = false;
         match step {
             Step::Append(records) => {
-                let bodies: Vec<RecordBody> = records
-                    .iter()
-                    .map(|(kind, kb)| {
-                        seed += 1;
-                        let len = usize::from(*kb) * 1_000;
-                        match kind {
-                            0 => event(&*clock, &seed.to_string()),
-                            1 => snapshot(&*clock, seed, len),
-                            _ => segment(&*clock, seed, len),
-                        }
-                    })
-                    .collect();
+                let bodies = bodies(records, &*clock, &mut seed);
                 let group: Vec<Incoming> = bodies.iter().map(incoming).collect();
                 for (answer, incoming) in store.append(&group).into_iter().zip(&group) {
                     let answer = answer.unwrap();
@@ -125,18 +133,16 @@ fn run(steps: &[Step]) {
             }
             Step::Acknowledge(water, first, len) => {
                 for (lane, next) in model.next.clone() {
-                    let part = |percent: u8| (next - 1) * u64::from(percent) / 100;
-                    let first = part(*first).max(1);
+                    let first = part(next, *first).max(1);
                     let stored = range(first, first + u64::from(*len) / 10);
-                    store.acknowledge(lane, part(*water), &[stored]).unwrap();
+                    let water = part(next, *water);
+                    store.acknowledge(lane, water, &[stored]).unwrap();
                 }
             }
             Step::WantAgain(first, last) => {
                 for (lane, next) in model.next.clone() {
-                    let part = |percent: u8| (next - 1) * u64::from(percent) / 100;
-                    store
-                        .want_again(lane, &[range(part(*first).max(1), part(*last))])
-                        .unwrap();
+                    let wanted = range(part(next, *first).max(1), part(next, *last));
+                    store.want_again(lane, &[wanted]).unwrap();
                 }
             }
             Step::NewEpoch => drop(store.begin_epoch().unwrap()),
