@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use scc_common::id::{AgentId, Seq};
-use scc_common::wire::{Gap, LaneAck};
+use scc_common::wire::LaneAck;
 
-use crate::store::{LaneKey, MAX_SEQ, Write};
+use crate::store::{LaneKey, Write, is_noted};
 
 /// Lanes and agents that are remembered. Their names are the agents' to invent; when there are more,
 /// the trouble is on screen already, and those beyond are told of when they come again.
@@ -41,6 +41,7 @@ impl Stuck {
             Write::Record(new) => self.number(new.key.lane.clone(), new.key.seq),
             Write::Seen { key, .. } => self.number(key.lane.clone(), key.seq),
             Write::Gaps { agent, gaps, .. } => {
+                // no watermark would ever reach the end of one that is passed over
                 for gap in gaps.iter().filter(|gap| is_noted(gap)) {
                     let lane = LaneKey {
                         agent: agent.clone(),
@@ -86,19 +87,13 @@ impl Stuck {
     }
 }
 
-/// Whether the ledger notes such a gap at all. It passes over any other, so no watermark would ever
-/// reach its end.
-const fn is_noted(gap: &Gap) -> bool {
-    !gap.range.is_empty() && gap.range.first > 0 && gap.range.last <= MAX_SEQ
-}
-
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
     use scc_common::checksum::Checksum;
     use scc_common::id::Epoch;
     use scc_common::stream::Stream;
-    use scc_common::wire::{GapReason, SeqRange};
+    use scc_common::wire::{Gap, GapReason, SeqRange};
 
     use super::*;
     use crate::store::{NewRecord, RecordKey, StoredBody};

@@ -27,7 +27,7 @@ pub(crate) use follow::backup;
 pub use follow::{BackupReport, Followed, Follower};
 pub use ledger::{
     Commit, LaneKey, LaneWants, MAX_SEQ, NewRecord, Outcome, RecordKey, StoredBody, Unreadable,
-    Write,
+    Write, is_noted,
 };
 
 /// Readers of pages and API at one time. More wait; a page's reads take milliseconds.

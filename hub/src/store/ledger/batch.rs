@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::lanes::Lanes;
 use super::record::{self, Insert};
-use super::{Commit, LaneKey, MAX_SEQ, NewRecord, Outcome, RecordKey, Write, derive};
+use super::{Commit, LaneKey, NewRecord, Outcome, RecordKey, Write, derive, is_noted};
 use crate::store::fleet;
 
 /// How long a transaction may take in more writes.
@@ -154,7 +154,7 @@ impl Batch<'_> {
     }
 
     fn gap(&mut self, agent: &AgentId, gap: &Gap, now: WallMs) -> rusqlite::Result<()> {
-        if gap.range.is_empty() || gap.range.first == 0 || gap.range.last > MAX_SEQ {
+        if !is_noted(gap) {
             return Ok(());
         }
         let key = self.key(agent, gap.epoch, gap.stream);

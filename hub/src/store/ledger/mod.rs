@@ -33,6 +33,12 @@ pub use wants::LaneWants;
 /// Largest number that a record or a gap may have: SQLite's integers are signed.
 pub const MAX_SEQ: Seq = (i64::MAX - 1).cast_unsigned();
 
+/// Whether the ledger notes such a gap at all; it passes over any other.
+#[must_use]
+pub const fn is_noted(gap: &Gap) -> bool {
+    !gap.range.is_empty() && gap.range.first > 0 && gap.range.last <= MAX_SEQ
+}
+
 /// One lane of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneKey {
