@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use scc_common::id::AgencyId;
+use scc_common::lang::Lang;
 
 /// The central aggregator of the Soppeng Command Center.
 #[derive(Debug, Parser)]
@@ -37,6 +38,14 @@ pub enum Command {
     Status,
     /// Records as JSON lines, as they are committed.
     Tail,
+    /// Bring in what `scc-agent buffer export` has taken from a card; the hub must not run.
+    Import {
+        /// The exported file.
+        file: PathBuf,
+        /// Language of the output: `id` or `en`; otherwise that of the system.
+        #[arg(long)]
+        lang: Option<Lang>,
+    },
     /// Copy the database while the hub runs.
     Backup {
         /// The file to write; it must not exist.

@@ -2,6 +2,7 @@
 
 pub mod backup;
 pub mod fleet;
+pub mod import;
 pub mod line;
 pub mod status;
 pub mod tail;

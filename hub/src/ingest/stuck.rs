@@ -34,7 +34,9 @@ impl Stuck {
             return;
         }
         match write {
-            Write::Record(new) => self.number(new.key.lane.clone(), new.key.seq),
+            Write::Record(new) | Write::Imported { new, .. } => {
+                self.number(new.key.lane.clone(), new.key.seq)
+            }
             Write::Seen { key, .. } => self.number(key.lane.clone(), key.seq),
             Write::Gaps { agent, gaps, .. } => {
                 for gap in gaps {
