@@ -32,6 +32,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// The language of the system's settings.
+fn spoken() -> Lang {
+    let lang = ["LC_ALL", "LC_MESSAGES", "LANG"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    Lang::from_code(lang.as_deref().unwrap_or("id"))
+}
+
 fn run(cli: Cli) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     if let Command::Fleet(FleetCommand::Check { file }) = &cli.command {
@@ -69,12 +77,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Command::User(UserCommand::Passwd { name }) => cmd::user::passwd(&config, name).await?,
             Command::User(UserCommand::List) => cmd::user::list(&config, &mut out).await?,
-            Command::Status => {
-                let lang = ["LC_ALL", "LC_MESSAGES", "LANG"]
-                    .iter()
-                    .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
-                let lang = Lang::from_code(lang.as_deref().unwrap_or("id"));
-                cmd::status::run(&config, lang, &mut out).await?;
+            Command::Status => cmd::status::run(&config, spoken(), &mut out).await?,
+            Command::Import { file, lang } => {
+                let lang = lang.unwrap_or_else(spoken);
+                cmd::import::run(&config, &file, lang, &mut out).await?;
             }
             Command::Tail => cmd::tail::run(&config)?,
             Command::Backup { file } => {

@@ -9,11 +9,14 @@
 //! counters and gaps in the [`index`]. [`retain`] decides what goes, [`recover`] makes files and
 //! index agree at an opening, [`scan`] reads files without an index.
 
+pub mod check;
 mod disk;
-pub mod format;
+pub mod export;
+pub mod import;
 mod index;
 pub mod inspect;
 mod lane;
+pub mod owner;
 mod recover;
 mod retain;
 mod scan;
@@ -38,6 +41,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::config::BufferLimits;
 use disk::Steps;
 pub(crate) use disk::sync_dir;
+pub use scc_common::header as format;
 use store::{Incoming, Store};
 use worker::{Request, Worker};
 

@@ -234,6 +234,39 @@ impl Store {
         Ok(())
     }
 
+    /// Whether a record of `need` bytes beside `planned` ones fits without dropping anything that the
+    /// hub does not have; with `drop_acked`, what it has may go. Then [`make_room`](Self::make_room)
+    /// drops nothing else.
+    pub(super) fn fits_beside_unsent(
+        &self,
+        stream: Stream,
+        planned: u64,
+        need: u64,
+        drop_acked: bool,
+    ) -> Result<bool, BufferError> {
+        let wanted = planned + need;
+        let freed = |shortage| -> u64 {
+            let victims = self.victims(stream, shortage).into_iter();
+            let gone = victims.filter(|(class, ..)| drop_acked && *class < 2);
+            gone.map(|(.., bytes)| bytes).sum()
+        };
+        let over = self.over_cap(stream, wanted).map(Shortage::Cap);
+        let lack = self.lacking(wanted)?.map(Shortage::Free);
+        Ok([over, lack].into_iter().flatten().all(|shortage| {
+            let (Shortage::Cap(short) | Shortage::Free(short)) = shortage;
+            freed(shortage) >= short
+        }))
+    }
+
+    /// Whether a record is older than its stream is kept, by the wall clock alone: it comes from
+    /// another box, and a command cannot know what this box's clock is worth.
+    pub(super) fn is_past_keeping(&self, stream: Stream, stamp: &Stamp) -> bool {
+        let limit = i64::from(self.limits.media_hours) * 3_600_000;
+        stream.is_media()
+            && stamp.quality > ClockQuality::Unconfirmed
+            && self.clock.wall_ms() - stamp.wall_ms > limit
+    }
+
     fn age_ms(&self, stamp: &Stamp) -> Option<u64> {
         let now = self.clock.stamp();
         if now.boot == stamp.boot {

@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use scc_common::id::AgencyId;
+use scc_common::lang::Lang;
 
 pub mod backup;
 pub mod fleet;
+pub mod import;
 pub mod status;
 pub mod tail;
 pub mod user;
@@ -43,6 +45,14 @@ pub enum Command {
     Status,
     /// Records as JSON lines, as they are committed.
     Tail,
+    /// Bring in what `scc-agent buffer export` has taken from a card; the hub must not run.
+    Import {
+        /// The exported file.
+        file: PathBuf,
+        /// Language of the output: `id` or `en`; otherwise that of the system.
+        #[arg(long)]
+        lang: Option<Lang>,
+    },
     /// Copy the database while the hub runs.
     Backup {
         /// The file to write; it must not exist.

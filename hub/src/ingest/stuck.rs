@@ -38,7 +38,9 @@ impl Stuck {
             return false;
         }
         match write {
-            Write::Record(new) => self.number(new.key.lane.clone(), new.key.seq),
+            Write::Record(new) | Write::Imported { new, .. } => {
+                self.number(new.key.lane.clone(), new.key.seq)
+            }
             Write::Seen { key, .. } => self.number(key.lane.clone(), key.seq),
             Write::Gaps { agent, gaps, .. } => {
                 // no watermark would ever reach the end of one that is passed over

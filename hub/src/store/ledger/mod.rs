@@ -118,6 +118,14 @@ pub struct NewRecord {
 pub enum Write {
     /// Store a record.
     Record(Box<NewRecord>),
+    /// Store a record that an operator brings in. One that is stored before is no duplicate: nobody sent
+    /// it twice.
+    Imported {
+        /// The record.
+        new: Box<NewRecord>,
+        /// The import that it is marked with.
+        import: i64,
+    },
     /// A stored record that was unreadable and is no longer.
     Again(Box<NewRecord>),
     /// Count a record that was found to be stored before its bytes were taken in again.
@@ -152,7 +160,7 @@ pub enum Write {
 pub enum Outcome {
     /// The record is stored now, under this id.
     Stored(i64),
-    /// The record was stored before; counted.
+    /// The record was stored before; counted, unless it was imported.
     Duplicate,
     /// Something else is stored under this identity; both are kept.
     Conflict,
