@@ -493,17 +493,11 @@ fn camera(doc: &Document<Shape>, c: &CameraShape, id: DeviceId) -> Result<Camera
     let Some(rest) = url.strip_prefix("rtsp://") else {
         return Err(doc.wrong(at, "url", "must begin with rtsp://"));
     };
-    // up to the slash: a password may hold a question mark
-    if rest
-        .split('/')
-        .next()
-        .is_some_and(|part| part.contains('@'))
-    {
-        return Err(doc.wrong(
-            at,
-            "url",
-            "must not hold a user or password; give `user` and `password_file` instead",
-        ));
+    // wherever it stands: a password may hold a slash and a question mark
+    if rest.contains('@') {
+        let what = "must not hold a user or password; give `user` and `password_file` instead \
+                    (an `@` of the path itself is written `%40`)";
+        return Err(doc.wrong(at, "url", what));
     }
     if host_and_port(url).is_none() {
         let what = "names no host that can be reached; write rtsp://HOST[:PORT]/PATH";
@@ -761,6 +755,16 @@ address = "10.0.0.9"
             (
                 "10.0.0.5/stream1",
                 "op:12?4@10.0.0.5/stream1",
+                "agent.toml:12: `url`: must not hold a user or password",
+            ),
+            (
+                "10.0.0.5/stream1",
+                "op:12/4@10.0.0.5/stream1",
+                "agent.toml:12: `url`: must not hold a user or password",
+            ),
+            (
+                "10.0.0.5/stream1",
+                "op:12/4?5@10.0.0.5/stream1",
                 "agent.toml:12: `url`: must not hold a user or password",
             ),
             (

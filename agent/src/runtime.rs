@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::buffer::{Buffer, BufferError, sync_dir};
+use crate::buffer::{Buffer, BufferError, inspect, owner, sync_dir};
 use crate::capture::attendance::TerminalSource;
 use crate::capture::board::Board;
 use crate::capture::camera::CameraSource;
@@ -91,13 +91,19 @@ pub async fn run(config: Config, clock: SharedClock) -> Result<(), RunError> {
 /// Makes the state directory and opens the buffer in it, on a thread that may wait for the card.
 async fn open(config: &Config, clock: SharedClock) -> Result<Buffer, RunError> {
     let (state_dir, limits) = (config.state_dir.clone(), config.buffer);
+    let agent = config.agent.clone();
     let work = move || {
         let made = make_durable(&state_dir);
         made.map_err(|why| RunError::StateDir {
             dir: state_dir.display().to_string(),
             why,
         })?;
-        Buffer::open(&state_dir, limits, clock).map_err(RunError::Open)
+        let buffer = Buffer::open(&state_dir, limits, clock).map_err(RunError::Open)?;
+        // only a card that is pulled out needs it: a full one must not keep the agent from running
+        if let Err(error) = owner::note(&inspect::root(&state_dir), &agent) {
+            tracing::warn!(%error, "whose buffer this is cannot be noted in it");
+        }
+        Ok(buffer)
     };
     let opened = tokio::task::spawn_blocking(work).await;
     opened.unwrap_or(Err(RunError::BufferStopped))

@@ -315,3 +315,60 @@ fn a_killed_agent_leaves_no_reader() {
         readers.iter().all(|r| gone(r))
     });
 }
+
+/// A `buffer` command, with what it printed.
+fn buffer(site: &Site, arguments: &[&str]) -> (Option<i32>, String) {
+    let config = site.path("agent.toml");
+    let output = Command::new(env!("CARGO_BIN_EXE_scc-agent"))
+        .arg("buffer")
+        .args(arguments)
+        .args(["--lang", "en"])
+        .args((arguments[0] == "import").then_some("--config"))
+        .args((arguments[0] == "import").then_some(config))
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn a_card_goes_from_a_stopped_box_into_a_file_and_back_and_the_status_tells_how() {
+    let site = Site::new();
+    let (card, file) = (site.path("state"), site.path("rsud.sccx"));
+    let (card, file) = (card.to_str().unwrap(), file.to_str().unwrap());
+    let (code, said) = buffer(&site, &["check", card]);
+    assert_eq!(code, Some(2), "{said}");
+    let mut command = site.command(&site.text);
+    let supervisor = Supervisor::of(&site, &mut command);
+    let agent = Agent(command.stderr(Stdio::null()).spawn().unwrap());
+    supervisor.hear("READY=1");
+    let (code, said) = buffer(&site, &["export", card, file]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("systemctl stop scc-agent"), "{said}");
+    stopped(agent);
+
+    let (code, said) = buffer(&site, &["check", card]);
+    assert!(code == Some(0) && said.contains("All is whole"), "{said}");
+    let (code, said) = buffer(&site, &["export", card, file]);
+    assert!(code == Some(0) && said.contains("of `rsud`"), "{said}");
+    std::fs::rename(card, site.path("old")).unwrap();
+    let (code, said) = buffer(&site, &["import", file]);
+    assert!(
+        code == Some(0) && said.contains("records taken in"),
+        "{said}"
+    );
+    let (code, said) = buffer(&site, &["import", file]);
+    assert!(code == Some(0) && said.contains("held already"), "{said}");
+    assert!(!said.contains("records taken in"), "{said}");
+
+    let events = site.path("old/buffer/event");
+    let events = std::fs::read_dir(events).unwrap().next().unwrap();
+    let events = events.unwrap().path();
+    let mut bytes = std::fs::read(&events).unwrap();
+    bytes[100] ^= 1;
+    std::fs::write(&events, bytes).unwrap();
+    let old = site.path("old");
+    let (code, said) = buffer(&site, &["check", old.to_str().unwrap()]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("Something is damaged"), "{said}");
+}

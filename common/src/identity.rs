@@ -38,7 +38,7 @@ pub enum IdentityError {
         /// The file.
         file: PathBuf,
         /// What the system said.
-        why: String,
+        why: std::io::Error,
     },
     /// A file does not hold what it should.
     #[error("{}: {what}", file.display())]
@@ -95,7 +95,7 @@ pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, Identit
 /// # Errors
 /// [`IdentityError`] if the file cannot be read, is open to others, or holds no key.
 pub fn private_key(file: &Path) -> Result<PrivateKeyDer<'static>, IdentityError> {
-    let meta = std::fs::metadata(file).map_err(|e| unreadable(file, &e))?;
+    let meta = std::fs::metadata(file).map_err(|e| unreadable(file, e))?;
     if meta.permissions().mode() & 0o077 != 0 {
         return Err(IdentityError::Exposed {
             file: file.to_path_buf(),
@@ -289,13 +289,13 @@ fn has_uri(parsed: &X509Certificate<'_>, wanted: &str) -> Result<bool, IdentityE
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, IdentityError> {
-    std::fs::read(file).map_err(|e| unreadable(file, &e))
+    std::fs::read(file).map_err(|e| unreadable(file, e))
 }
 
-fn unreadable(file: &Path, error: &std::io::Error) -> IdentityError {
+fn unreadable(file: &Path, why: std::io::Error) -> IdentityError {
     IdentityError::Unreadable {
         file: file.to_path_buf(),
-        why: error.to_string(),
+        why,
     }
 }
 

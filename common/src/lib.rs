@@ -11,6 +11,8 @@
 pub mod checksum;
 pub mod clock;
 pub mod config;
+pub mod export;
+pub mod header;
 pub mod id;
 pub mod identity;
 pub mod lang;

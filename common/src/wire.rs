@@ -198,6 +198,10 @@ pub struct Hello {
     pub epoch: Epoch,
     /// Every lane that has ever had a record and is still known to the buffer.
     pub lanes: Vec<LaneOffer>,
+    /// Lanes were left out because they are too many for one payload: one that is not told here may
+    /// still be on the card.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 /// One lane of a buffer.

@@ -1,5 +1,6 @@
-//! Holds `docs/design/wire.cddl` and the code together: every map that the code writes has exactly
-//! the keys of one map in the document, and every map in the document is one that the code writes.
+//! Holds `docs/design/wire.cddl` and `export.cddl` and the code together: every map that the code
+//! writes has exactly the keys of one map in the documents, and every map in them is one that the code
+//! writes.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests may fail the test")]
 
@@ -8,6 +9,7 @@ use std::collections::BTreeSet;
 use ciborium::Value;
 use scc_common::checksum::Checksum;
 use scc_common::clock::{Clock, ClockQuality, ManualClock};
+use scc_common::export::{Begin, End, LaneFacts};
 use scc_common::id::{AgentId, DeviceId, Epoch, RunId};
 use scc_common::record::{
     Cause, Content, DeviceKind, DeviceState, Event, Health, LaneHealth, LinkMode, Punch,
@@ -22,9 +24,12 @@ use serde_bytes::ByteBuf;
 
 type Keys = BTreeSet<String>;
 
-/// The keys of each `{ … }` in the document; a choice of one-entry maps counts one by one.
+/// The keys of each `{ … }` in the documents; a choice of one-entry maps counts one by one.
 fn documented() -> BTreeSet<Keys> {
-    let text = include_str!("../../docs/design/wire.cddl");
+    let text = concat!(
+        include_str!("../../docs/design/wire.cddl"),
+        include_str!("../../docs/design/export.cddl")
+    );
     let mut maps = BTreeSet::new();
     let mut open: Vec<(Keys, i32)> = Vec::new();
     let code: String = text
@@ -124,6 +129,7 @@ fn samples() -> Vec<Vec<u8>> {
                 held: vec![range],
                 gaps: vec![gap],
             }],
+            partial: true,
         }),
         UpMessage::Records(Records {
             epoch,
@@ -273,6 +279,27 @@ fn samples() -> Vec<Vec<u8>> {
         }
         .encode()
     }));
+    let begin = Begin {
+        agent: agent.clone(),
+        made_ms: 0,
+        version: String::new(),
+    };
+    let end = End {
+        lanes: vec![LaneFacts {
+            epoch,
+            stream,
+            next: 3,
+            acked: vec![range],
+            gaps: vec![gap],
+        }],
+        records: 0,
+        bytes: 0,
+        sum,
+    };
+    let mut marks = [Vec::new(), Vec::new()];
+    ciborium::into_writer(&begin, &mut marks[0]).unwrap();
+    ciborium::into_writer(&end, &mut marks[1]).unwrap();
+    all.extend(marks);
     all.extend(contents.map(|c| RecordBody::new(clock.stamp(), Some(device.clone()), c).encode()));
     all
 }
@@ -289,7 +316,7 @@ fn the_document_and_the_code_name_the_same_maps() {
     assert_eq!(
         only(&written, &documented),
         Vec::<Keys>::new(),
-        "not in wire.cddl"
+        "not in the documents"
     );
     assert_eq!(
         only(&documented, &written),

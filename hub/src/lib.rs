@@ -9,6 +9,7 @@ pub mod config;
 pub mod fleet;
 pub mod gate;
 pub mod ingest;
+pub mod lock;
 pub mod media;
 pub mod serve;
 pub mod store;

@@ -9,13 +9,11 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use scc_common::config::{ConfigError, EXIT_CONFIG};
 use scc_common::lang::Lang;
-use scc_hub::cmd;
-use scc_hub::cmd::line::{Arguments, Command, FleetCommand, UserCommand};
+use scc_hub::cmd::{self, Cli, Command, FleetCommand, UserCommand};
 use scc_hub::config::Config;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let because =
@@ -34,13 +32,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> anyhow::Result<()> {
+/// The language of the system's settings.
+fn spoken() -> Lang {
+    let lang = ["LC_ALL", "LC_MESSAGES", "LANG"]
+        .iter()
+        .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
+    Lang::from_code(lang.as_deref().unwrap_or("id"))
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
-    if let Command::Fleet(FleetCommand::Check { file }) = &arguments.command {
+    if let Command::Fleet(FleetCommand::Check { file }) = &cli.command {
         // needs no hub at all
         return Ok(cmd::fleet::check(file, &mut out)?);
     }
-    let config = Config::load(&arguments.config)?;
+    let config = Config::load(&cli.config)?;
     rustls::crypto::ring::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider is already installed"))?;
@@ -57,7 +63,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         .build()
         .map_err(|e| anyhow::anyhow!("the runtime cannot be started: {e}"))?;
     runtime.block_on(async {
-        match arguments.command {
+        match cli.command {
             Command::Serve => scc_hub::serve::run(&config).await?,
             Command::Fleet(FleetCommand::Check { file }) => cmd::fleet::check(&file, &mut out)?,
             Command::Fleet(FleetCommand::Diff { file }) => {
@@ -71,12 +77,10 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             }
             Command::User(UserCommand::Passwd { name }) => cmd::user::passwd(&config, name).await?,
             Command::User(UserCommand::List) => cmd::user::list(&config, &mut out).await?,
-            Command::Status => {
-                let lang = ["LC_ALL", "LC_MESSAGES", "LANG"]
-                    .iter()
-                    .find_map(|name| std::env::var(name).ok().filter(|v| !v.is_empty()));
-                let lang = Lang::from_code(lang.as_deref().unwrap_or("id"));
-                cmd::status::run(&config, lang, &mut out).await?;
+            Command::Status => cmd::status::run(&config, spoken(), &mut out).await?,
+            Command::Import { file, lang } => {
+                let lang = lang.unwrap_or_else(spoken);
+                cmd::import::run(&config, &file, lang, &mut out).await?;
             }
             Command::Tail => cmd::tail::run(&config)?,
             Command::Backup { file } => {

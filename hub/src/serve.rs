@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::fleet::{Door, Fleet};
 use crate::gate::{self, Arrivals, Arrived, GateError};
 use crate::ingest::{Ingest, IngestError, Limits, Notice, Status};
+use crate::lock::{self, LockError};
 use crate::media::{Media, MediaError};
 use crate::store::{Store, StoreError};
 use crate::web::{self, WebError};
@@ -38,6 +39,9 @@ pub enum ServeError {
     /// A line of `hub.toml` names something that cannot be used.
     #[error("{0}")]
     Config(#[from] ConfigError),
+    /// Another process writes the ledger.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -71,6 +75,7 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
         .map_err(|e| ServeError::Process(format!("metrics: {e}")))?;
     let clock: SharedClock = SystemClock::shared();
     let (gate, web) = open(config, &clock).await?;
+    let _lock = lock::take(&config.state_dir)?;
     let store = Store::open(&config.database())?;
     let media = Media::open(&config.media())?;
 

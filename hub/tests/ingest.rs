@@ -10,7 +10,7 @@ use std::time::Duration;
 use ingest_harness::{EVENTS, Hub, Lane, STILLS, agent, event, still, still_of};
 use proptest::prelude::*;
 use scc_common::checksum::Checksum;
-use scc_common::clock::{Clock, ManualClock};
+use scc_common::clock::{Clock, ManualClock, SystemClock};
 use scc_common::id::{BootId, DeviceId, Epoch};
 use scc_common::record::{Content, Event, LinkMode, Punch, PunchBatch, ReadProof, RecordBody, Way};
 use scc_common::stream::Stream;
@@ -365,6 +365,18 @@ async fn a_new_epoch_closes_the_old_one_at_the_last_number_told_and_its_card_may
 }
 
 #[tokio::test]
+async fn a_lane_that_found_no_room_in_a_hello_stays_open() {
+    let hub = Hub::start().await;
+    hub.hello(&[(EVENTS, 8, vec![range(1, 7)])]).await;
+    let new = Lane(Epoch(8), Stream::Event);
+    hub.partial_hello(&[(new, 1, vec![])]).await;
+    hub.records(EVENTS, [(1, event(1))]).await;
+    // closed, its watermark would be 7, and the agent would not send the rest
+    hub.until_watermark(EVENTS, 1).await;
+    assert_eq!((hub.watermark(EVENTS), hub.gap_rows()), (1, vec![]));
+}
+
+#[tokio::test]
 async fn health_tells_how_far_a_lost_card_had_counted() {
     let hub = Hub::start().await;
     hub.records(EVENTS, [(1, event(1))]).await;
@@ -386,20 +398,29 @@ async fn the_receipt_goes_by_the_number_that_the_agent_tells_and_not_by_what_cam
     hub.records(EVENTS, (1..=3).map(|n| (n, event(n)))).await;
     hub.until_watermark(EVENTS, 3).await;
     let store = Store::look(&hub.config().database()).unwrap();
+    let receipt = async || {
+        let day = "1970-01-01".into();
+        store.receipt(agent(), day, 0).await.unwrap()
+    };
     let events = async || {
-        let receipt = store
-            .receipt(agent(), "1970-01-01".into(), 0)
-            .await
-            .unwrap();
+        let receipt = receipt().await;
         let line = receipt.streams.iter().find(|(s, _)| *s == Stream::Event);
         line.map(|(_, r)| (r.taken(), r.stored, r.queued)).unwrap()
     };
     assert_eq!(events().await, (3, 3, 0), "nothing else is known");
+    assert_eq!(receipt().await.told_ms, None, "a record tells no number");
     let lane = Lane(Epoch(7), Stream::Health);
     hub.records(lane, [(1, ingest_harness::health(EVENTS, 11))])
         .await;
     hub.until_watermark(lane, 1).await;
     assert_eq!(events().await, (10, 3, 7));
+    let by_health = receipt().await.told_ms;
+    let clock = SystemClock::new();
+    assert!(by_health.is_some_and(|ms| (1..=clock.wall_ms()).contains(&ms)));
+    let before = clock.wall_ms();
+    hub.hello(&[(EVENTS, 12, vec![range(1, 11)])]).await;
+    assert_eq!(events().await, (11, 3, 8));
+    assert!(receipt().await.told_ms.is_some_and(|ms| ms >= before));
 }
 
 #[tokio::test]
@@ -753,6 +774,24 @@ async fn what_the_database_takes_in_no_form_is_never_acknowledged_and_shown_unti
     hub.records(EVENTS, sent()).await;
     hub.until_watermark(EVENTS, 4).await;
     hub.until_status(|status| status.record.is_none()).await;
+    assert_eq!(hub.tidings(), 0, "nothing has changed for the agents");
+}
+
+#[tokio::test]
+async fn what_was_stuck_on_a_card_that_is_gone_is_a_gap_and_no_longer_shown() {
+    let hub = Hub::start().await;
+    hub.sql()
+        .execute_batch(
+            "CREATE TRIGGER t BEFORE INSERT ON record WHEN NEW.seq = 2 BEGIN SELECT raise(ABORT, 'no two'); END",
+        )
+        .unwrap();
+    hub.hello(&[(EVENTS, 3, vec![range(1, 2)])]).await;
+    hub.records(EVENTS, [(1, event(1)), (2, event(2))]).await;
+    hub.until_status(|status| status.record.is_some()).await;
+    let new = Lane(Epoch(8), Stream::Event);
+    hub.hello(&[(new, 1, vec![])]).await;
+    assert_eq!(hub.gap_rows(), [(2, 2)]);
+    hub.until_status(|status| status.record.is_none()).await;
 }
 
 #[tokio::test]
@@ -776,6 +815,7 @@ async fn a_hello_that_cannot_be_noted_is_shown_until_one_can() {
             held: Vec::new(),
             gaps: Vec::new(),
         }],
+        partial: false,
     }))
     .await;
     hub.until_status(|status| status.record.is_some()).await;

@@ -14,6 +14,14 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use gate_support::World;
+use scc_common::checksum::Checksum;
+use scc_common::clock::{Clock, SystemClock};
+use scc_common::export::{Begin, LaneFacts, Writer};
+use scc_common::header::Header;
+use scc_common::id::{AgentId, Epoch};
+use scc_common::record::{Content, Event, RecordBody};
+use scc_common::register::Register;
+use scc_common::stream::Stream;
 
 /// Nothing that a supervisor is told should take this long, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -256,4 +264,98 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
     let mut rest = String::new();
     std::io::Read::read_to_string(child.0.stderr.as_mut().unwrap(), &mut rest).unwrap();
     assert_eq!(rest, "");
+}
+
+/// An exported card of `rsud` with three events.
+fn card(file: &Path) {
+    let (clock, epoch, stream) = (SystemClock::new(), Epoch(7), Stream::Event);
+    let begin = Begin {
+        agent: AgentId::new("rsud").unwrap(),
+        made_ms: clock.wall_ms(),
+        version: "test".into(),
+    };
+    let mut writer = Writer::begin(std::fs::File::create(file).unwrap(), &begin).unwrap();
+    for seq in 1..=3 {
+        let version = format!("{seq}");
+        let content = Content::Event(Event::AgentStarted { version });
+        let body = RecordBody::new(clock.stamp(), None, content).encode();
+        let header = Header {
+            stream,
+            epoch,
+            seq,
+            stamp: clock.stamp(),
+            acked: 0,
+            len: u32::try_from(body.len()).unwrap(),
+            sum: Checksum::of(&body),
+        };
+        writer.record(&header, &body).unwrap();
+    }
+    let facts = LaneFacts {
+        epoch,
+        stream,
+        next: 4,
+        acked: Vec::new(),
+        gaps: Vec::new(),
+    };
+    writer.end(vec![facts]).unwrap();
+}
+
+#[tokio::test]
+async fn an_import_waits_for_a_stopped_hub_and_says_what_became_of_each_record() {
+    let place = Place::build().await;
+    let file = place.world.path("rsud.sccx");
+    card(&file);
+    let fleet = place.world.path("fleet.toml");
+    let register = "[fleet]\nname = \"K\"\ntimezone = \"Asia/Makassar\"\ninstalled_cameras = 0\n\
+                    [[agency]]\nid = \"dinas\"\nname = \"D\"\n[[site]]\nid = \"rsud\"\n\
+                    agencies = [\"dinas\"]\nname = \"RSUD\"\nkind = \"clinic\"\n";
+    std::fs::write(&fleet, register).unwrap();
+    let register = Register::load(&fleet).unwrap();
+    let store = scc_hub::store::Store::open(&place.state().join("hub.sqlite")).unwrap();
+    store.apply(register, "test".into(), 0).await.unwrap();
+    drop(store);
+    let import = |lang: &str| {
+        let words = ["import", file.to_str().unwrap(), "--lang", lang];
+        place.hub(&place.text, &words).output().unwrap()
+    };
+
+    let socket = place.world.path("notify");
+    let supervisor = Supervisor::at(&socket);
+    let mut hub = Running(
+        place
+            .hub(&place.text, &["serve"])
+            .env("NOTIFY_SOCKET", &socket)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    supervisor.hears("READY=1");
+    let refused = import("id");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(said(&refused).contains("`sudo systemctl stop scc-hub`"));
+    let pid = rustix::process::Pid::from_child(&hub.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert!(hub.0.wait().unwrap().success());
+
+    let lock = scc_hub::lock::take(&place.state()).unwrap();
+    let serve = place.hub(&place.text, &["serve"]).output().unwrap();
+    assert!(said(&serve).contains("hub.lock"), "{}", said(&serve));
+    drop(lock);
+
+    for (lang, rows) in [
+        ("id", ["3 catatan disimpan", "0 sudah ada"]),
+        ("en", ["0 records stored", "3 stored before"]),
+    ] {
+        let done = import(lang);
+        assert!(done.status.success(), "{}", said(&done));
+        let text = String::from_utf8(done.stdout).unwrap();
+        for row in rows {
+            assert!(text.contains(&format!("       {row}\n")), "{text}");
+        }
+    }
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.truncate(bytes.len() - 1);
+    std::fs::write(&file, bytes).unwrap();
+    let cut = said(&import("id"));
+    assert!(cut.contains("rsud.sccx: terpotong pada byte"), "{cut}");
 }

@@ -198,19 +198,22 @@ async fn a_site_page_shows_age_proof_and_punches() {
 async fn the_receipt_says_whether_the_box_has_told_how_far_it_has_numbered() {
     let house = House::build().await;
     let mut operator = Browser::of(&house, "meja-2").await;
-    let untold = "Sejak 00.00 kotak belum menyebut sampai nomor berapa";
+    let untold = "Sejak 00.00 kotak belum melaporkan nomor catatan terakhirnya";
     assert!(operator.get("/lokasi/rsud").await.text().contains(untold));
     let receipt = operator.get("/api/v1/sites/rsud/receipt").await.text();
     assert!(receipt.contains("\"told_at_ms\":null"), "{receipt}");
     let bound = Duration::from_secs(10);
     let mut events = operator.events("/events?di=lokasi/rsud").await;
     events.until(&["event: beat"], bound).await;
-    // yesterday's number says nothing of today
-    house.health("rsud", NOW - 86_400_000);
+    // yesterday's number says nothing of today, whatever time the box believes it is
+    house.told("rsud", NOW - 86_400_000);
+    house.health("rsud", NOW - 120_000);
     events.until(&["\"id\":\"box\""], bound).await;
     assert!(operator.get("/lokasi/rsud").await.text().contains(untold));
-    house.health("rsud", NOW - 60_000);
-    let told = "menyebut sampai nomor berapa ia telah mengambil, terakhir 09.41";
+    // nor does a box whose clock is a day late lose what it has told
+    house.told("rsud", NOW - 60_000);
+    house.health("rsud", NOW - 86_400_000);
+    let told = "Kotak melaporkan nomor catatan terakhirnya pada 09.41";
     events.until(&[told], bound).await;
     let receipt = operator.get("/api/v1/sites/rsud/receipt").await.text();
     assert!(receipt.contains(&format!("\"told_at_ms\":{}", NOW - 60_000)));

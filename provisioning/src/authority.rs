@@ -200,13 +200,17 @@ impl Authority {
             });
         }
         let signed = params.signed_by(key, &self.issuer(level)?)?;
+        let (kind, also) = match level {
+            Level::Agents => (Kind::Agent, None),
+            Level::Hub => {
+                let names = profile::names(params).filter(|name| name != id);
+                (Kind::Hub, Some(names.collect()))
+            }
+        };
         self.index.add(Entry {
-            kind: match level {
-                Level::Agents => Kind::Agent,
-                Level::Hub => Kind::Hub,
-            },
+            kind,
             id: id.to_owned(),
-            also: profile::names(params).filter(|name| name != id).collect(),
+            also,
             serial,
             issued: timestamp(now_ms),
             expires: timestamp(validity.until_ms),

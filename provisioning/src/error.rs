@@ -168,7 +168,7 @@ impl NameFault {
             Self::Address => lang
                 .pick(
                     "alamat ditulis sesudah --address",
-                    "an address belongs behind --address",
+                    "an address goes after --address",
                 )
                 .into(),
             Self::NoHost => lang

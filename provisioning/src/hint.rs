@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use scc_common::lang::Lang;
+
 use crate::index::Entry;
 
 /// `authority init`.
@@ -28,19 +30,27 @@ pub(crate) fn site_issue(authority: &Path, id: &str, out: &str) -> String {
     )
 }
 
-/// `hub issue` for all names of an earlier certificate, into the folder `out`.
+/// `hub issue` for all names of an earlier certificate, into the folder `out`. Where the index does not
+/// know them all, it says that some are to be added: a hub without its address lets no agent in.
 #[must_use]
-pub(crate) fn hub_issue(authority: &Path, earlier: &Entry, out: &str) -> String {
+pub(crate) fn hub_issue(authority: &Path, earlier: &Entry, out: &str, lang: Lang) -> String {
     let mut names = format!("--name {}", word(&earlier.id));
-    for name in &earlier.also {
+    for name in earlier.also.iter().flatten() {
         let option = match name.parse::<IpAddr>() {
             Ok(_) => "--address",
             Err(_) => "--dns",
         };
         names.push_str(&format!(" {option} {}", word(name)));
     }
+    let more = match earlier.also {
+        Some(_) => "",
+        None => lang.pick(
+            "; tambahkan --address dan --dns seperti dahulu",
+            "; add --address and --dns as before",
+        ),
+    };
     format!(
-        "`scc-provision hub issue --authority {} {names} --out {}`",
+        "`scc-provision hub issue --authority {} {names} --out {}`{more}",
         path(authority),
         word(out)
     )

@@ -36,9 +36,10 @@ pub struct Entry {
     pub kind: Kind,
     /// The common name: a site's id, or a hub's host name.
     pub id: String,
-    /// What else a hub's certificate calls it: further host names, and addresses.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub also: Vec<String>,
+    /// What else a hub's certificate calls it: further host names, and addresses. None: not noted, as
+    /// for an agent, which has no other name, and for a hub of before this was written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub also: Option<Vec<String>>,
     /// Its serial number.
     #[serde(with = "hex")]
     pub serial: Serial,
@@ -199,7 +200,7 @@ mod tests {
         index.add(Entry {
             kind: Kind::Agent,
             id: "rsud".into(),
-            also: vec!["::1".into(), "localhost".into()],
+            also: Some(vec!["::1".into(), "localhost".into()]),
             serial,
             issued: timestamp(1_000),
             expires: timestamp(9_000),

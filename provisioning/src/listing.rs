@@ -136,7 +136,7 @@ fn warnings(
                 e.id
             ),
             e.expires.as_millisecond(),
-            hint::hub_issue(dir, e, &out(&e.id)),
+            hint::hub_issue(dir, e, &out(&e.id), lang),
         ));
     }
     ends.push((

@@ -189,10 +189,27 @@ fn every_command_that_is_printed_runs_as_it_stands() {
     }
     let at = scc_provision::Authority::open(&ca).unwrap();
     let hubs = at.index.entries().iter().filter(|e| e.id == "hub.scc");
-    let names: Vec<&[String]> = hubs.map(|e| e.also.as_slice()).collect();
+    let names: Vec<&[String]> = hubs.filter_map(|e| e.also.as_deref()).collect();
     assert_eq!(names.len(), 2);
     assert_eq!(names[0], names[1], "no name is lost when a hub is renewed");
     assert_eq!(names[0].len(), 3, "{names:?}");
+    drop(at);
+
+    // an index of before these names were noted: what it does not know is asked for
+    let index = ca.join("index.toml");
+    let noted = std::fs::read_to_string(&index).unwrap();
+    let older: Vec<&str> = noted.lines().filter(|l| !l.starts_with("also")).collect();
+    assert_eq!(older.len() + 2, noted.lines().count());
+    std::fs::write(&index, older.join("\n")).unwrap();
+    let at = scc_provision::Authority::open(&ca).unwrap();
+    for (lang, said) in [
+        (Lang::Id, "`; tambahkan --address dan --dns seperti dahulu"),
+        (Lang::En, "`; add --address and --dns as before"),
+    ] {
+        let text = scc_provision::listing::listing(&at, later, lang).unwrap();
+        let hub = text.lines().find(|l| l.contains("hub issue")).unwrap();
+        assert!(hub.ends_with(said), "{text}");
+    }
 }
 
 #[test]
@@ -209,7 +226,7 @@ fn a_name_that_cannot_stand_is_explained_in_the_language_of_the_reader() {
         (
             "hub issue --authority ca --name 10.0.0.1 --out h".into(),
             "alamat ditulis sesudah --address",
-            "an address belongs behind",
+            "an address goes after",
         ),
         (
             "hub issue --authority ca --name hub_scc! --out h".into(),

@@ -7,6 +7,9 @@
     reason = "helpers of tests may fail the test"
 )]
 
+#[path = "delivery/card.rs"]
+mod card;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -44,6 +47,13 @@ type Rows = BTreeMap<(u8, i64), [u8; 16]>;
 
 fn agent() -> AgentId {
     AgentId::new("rsud").unwrap()
+}
+
+fn limits() -> BufferLimits {
+    BufferLimits {
+        min_free_bytes: 0,
+        ..BufferLimits::default()
+    }
 }
 
 /// A gate and its ingest; both end when dropped.
@@ -138,35 +148,9 @@ impl Site {
         let hub = Hub::start(dir.path(), "127.0.0.1:0".parse().unwrap()).await;
         let proxy = Proxy::start(hub.address).await.unwrap();
         std::fs::create_dir(at("state")).unwrap();
-        let limits = BufferLimits {
-            min_free_bytes: 0,
-            ..BufferLimits::default()
-        };
-        let buffer = Buffer::open(&at("state"), limits, clock.clone()).unwrap();
+        let buffer = Buffer::open(&at("state"), limits(), clock.clone()).unwrap();
         let stop = CancellationToken::new();
-        let (board, _) = Board::new(clock.clone());
-        let given = Given {
-            agent: agent(),
-            version: "test".into(),
-            store: buffer.clone(),
-            board,
-            clock,
-            events: mpsc::unbounded_channel().0,
-            poke: Arc::new(Notify::new()),
-            stop: stop.clone(),
-            alive: Arc::default(),
-        };
-        let address = HubAddress {
-            host: "127.0.0.1".into(),
-            port: proxy.address().port(),
-        };
-        let identity = Identity {
-            certificate: at("id").join(scc_provision::site::CERTIFICATE),
-            key: at("id").join(scc_provision::site::KEY),
-            hub_ca: at("id").join("hub-ca.pem"),
-        };
-        let (uplink, link) = Uplink::new(given, Mqtt::new(agent(), address, identity), 1);
-        tokio::spawn(uplink.run());
+        let link = connect(dir.path(), buffer.clone(), proxy.address().port(), &stop);
         let site = Self {
             dir,
             buffer,
@@ -287,6 +271,36 @@ impl Site {
         }
         assert_eq!(self.stored(), self.written);
     }
+}
+
+/// Starts the uplink of a buffer with the site's certificate.
+fn connect(dir: &Path, store: Buffer, port: u16, stop: &CancellationToken) -> Handle {
+    let clock = SystemClock::shared();
+    let (board, _) = Board::new(clock.clone());
+    let given = Given {
+        agent: agent(),
+        version: "test".into(),
+        store,
+        board,
+        clock,
+        events: mpsc::unbounded_channel().0,
+        poke: Arc::new(Notify::new()),
+        stop: stop.clone(),
+        alive: Arc::default(),
+    };
+    let address = HubAddress {
+        host: "127.0.0.1".into(),
+        port,
+    };
+    let at = |name: &str| dir.join("id").join(name);
+    let identity = Identity {
+        certificate: at(scc_provision::site::CERTIFICATE),
+        key: at(scc_provision::site::KEY),
+        hub_ca: at("hub-ca.pem"),
+    };
+    let (uplink, link) = Uplink::new(given, Mqtt::new(agent(), address, identity), 1);
+    tokio::spawn(uplink.run());
+    link
 }
 
 fn noise(seed: usize, bytes: usize) -> Vec<u8> {
@@ -444,12 +458,16 @@ async fn an_agent_that_stops_says_goodbye() {
     assert_eq!(why, "it said good-bye");
 }
 
-/// The port of the one that was dropped becomes free a moment later.
 async fn restarted(dir: &Path, address: SocketAddr) -> Hub {
+    ended(address).await;
+    Hub::start(dir, address).await
+}
+
+/// The port of the one that was dropped becomes free a moment later.
+async fn ended(address: SocketAddr) {
     let until = Instant::now() + PATIENCE;
     while let Err(error) = std::net::TcpListener::bind(address) {
         assert!(Instant::now() < until, "{error}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Hub::start(dir, address).await
 }

@@ -165,7 +165,7 @@ impl Changes {
 /// The index of one buffer.
 #[derive(Debug)]
 pub(super) struct Index {
-    db: sled::Db,
+    db: Db,
     /// sled's own file, to fsync it and to take room for it.
     file: File,
     steps: Steps,
@@ -203,6 +203,7 @@ impl Index {
         if let Some(parent) = dir.parent() {
             sync_dir(parent).map_err(system)?;
         }
+        let db = Db(Some(db));
         Ok(Self { db, file, steps })
     }
 
@@ -341,6 +342,35 @@ fn reserve(file: &File) -> Result<(), IndexError> {
     }
 }
 
+/// sled's handle. It writes once more when it ends, and where the card fails it panics then too: that
+/// would end the buffer's thread.
+#[derive(Debug)]
+struct Db(Option<sled::Db>);
+
+impl std::ops::Deref for Db {
+    type Target = sled::Db;
+
+    fn deref(&self) -> &sled::Db {
+        match &self.0 {
+            Some(db) => db,
+            None => unreachable!("only its end takes it"),
+        }
+    }
+}
+
+impl Drop for Db {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        let ended = guarded(move || {
+            drop(db);
+            Ok(())
+        });
+        if let Err(e) = ended {
+            tracing::warn!(error = %e, "the index did not end well");
+        }
+    }
+}
+
 /// Runs something of sled's. It panics on some kinds of damage; that must cost the index only.
 fn guarded<T>(run: impl FnOnce() -> sled::Result<T>) -> Result<T, IndexError> {
     match catch_unwind(AssertUnwindSafe(run)) {
@@ -388,7 +418,9 @@ fn from_io(e: &io::Error) -> IndexError {
         {
             IndexError::NoRoom(e.to_string())
         }
-        _ if is_locked(e) => IndexError::System(e.to_string()),
+        // The buffer's own lock keeps other processes out, so a handle of this one has it, and longer
+        // than a handle that ends: sled does not come back from a write that failed, and might yet
+        // write. In a file that is set aside it may.
         _ => IndexError::Damaged(e.to_string()),
     }
 }

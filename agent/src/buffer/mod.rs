@@ -6,15 +6,18 @@
 //!
 //! The way down: [`Buffer`] (this file) asks the one thread of [`worker`], which owns the [`store`];
 //! that writes files through [`disk`] in the [`format`](mod@format) of a record, and notes places,
-//! counters and gaps in the [`index`]. [`retain`] decides what goes, [`loss`] tells what was refused for good, [`recover`] makes files and
-//! index agree at an opening, [`scan`] reads files without an index.
+//! counters and gaps in the [`index`]. [`retain`] decides what goes, [`loss`] tells
+//! what was refused for good, [`recover`] makes files and index agree at an opening, [`scan`] reads files without an index.
 
+pub mod check;
 mod disk;
-pub mod format;
+pub mod export;
+pub mod import;
 mod index;
 pub mod inspect;
 mod lane;
 mod loss;
+pub mod owner;
 pub mod plan;
 mod recover;
 mod retain;
@@ -40,6 +43,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::config::BufferLimits;
 use disk::Steps;
 pub(crate) use disk::sync_dir;
+pub use scc_common::header as format;
 use store::{Incoming, Store};
 use worker::{Request, Worker};
 

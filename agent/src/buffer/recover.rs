@@ -63,8 +63,8 @@ impl Extent {
 
 /// What was read from an index that can be trusted.
 #[derive(Debug, Default)]
-struct Loaded {
-    lanes: BTreeMap<Lane, LaneState>,
+pub(super) struct Loaded {
+    pub(super) lanes: BTreeMap<Lane, LaneState>,
     dead: Vec<FileId>,
     extents: BTreeMap<FileId, Extent>,
 }
@@ -200,7 +200,7 @@ fn open_index(
     }
 }
 
-fn load(index: Index) -> Result<(Index, Loaded, Option<Epoch>), IndexError> {
+pub(super) fn load(index: Index) -> Result<(Index, Loaded, Option<Epoch>), IndexError> {
     let Some(epoch) = index.epoch()? else {
         return Ok((index, Loaded::default(), None));
     };

@@ -42,6 +42,14 @@ enum Shortage {
     Free(u64),
 }
 
+impl Shortage {
+    const fn bytes(self) -> u64 {
+        match self {
+            Self::Own(bytes) | Self::All(bytes) | Self::Free(bytes) => bytes,
+        }
+    }
+}
+
 /// Bytes per stream of a group that are on their way.
 pub(super) type Planned = BTreeMap<Stream, u64>;
 
@@ -53,17 +61,12 @@ impl Store {
         planned: &Planned,
         need: u64,
     ) -> Result<(), BufferError> {
-        if !BufferLimits::is_protected(stream) {
-            let own = planned.get(&stream).copied().unwrap_or(0) + need;
-            let over = self.over(own, self.limits.of(stream).max_bytes, |s| s == stream);
-            if over > 0 {
-                self.drop_oldest(stream, Shortage::Own(over))?;
-            }
+        if let Some(over) = self.over_own(stream, planned, need) {
+            self.drop_oldest(stream, over)?;
         }
         let wanted = planned.values().sum::<u64>() + need;
-        let over = self.over(wanted, self.limits.all_bytes(), |_| true);
-        if over > 0 {
-            self.drop_oldest(stream, Shortage::All(over))?;
+        if let Some(over) = self.over_all(wanted) {
+            self.drop_oldest(stream, over)?;
         }
         if let Some(lack) = self.lacking(wanted)? {
             self.drop_oldest(stream, Shortage::Free(lack))?;
@@ -82,6 +85,22 @@ impl Store {
             // what else is wrong with the card, the write will tell
             _ => Ok(()),
         }
+    }
+
+    /// Whether a record of `need` bytes beside `planned` ones exceeds its stream's own cap.
+    fn over_own(&self, stream: Stream, planned: &Planned, need: u64) -> Option<Shortage> {
+        if BufferLimits::is_protected(stream) {
+            return None;
+        }
+        let own = planned.get(&stream).copied().unwrap_or(0) + need;
+        let over = self.over(own, self.limits.of(stream).max_bytes, |s| s == stream);
+        (over > 0).then_some(Shortage::Own(over))
+    }
+
+    /// Whether `wanted` more bytes exceed all caps together.
+    fn over_all(&self, wanted: u64) -> Option<Shortage> {
+        let over = self.over(wanted, self.limits.all_bytes(), |_| true);
+        (over > 0).then_some(Shortage::All(over))
     }
 
     /// Bytes by which `wanted` more would exceed a cap of some streams.
@@ -104,8 +123,7 @@ impl Store {
 
     /// Drops files until `shortage` is made good, or none at all.
     fn drop_oldest(&mut self, stream: Stream, shortage: Shortage) -> Result<(), BufferError> {
-        let (Shortage::Own(mut short) | Shortage::All(mut short) | Shortage::Free(mut short)) =
-            shortage;
+        let mut short = shortage.bytes();
         let mut victims = Vec::new();
         for (_, id, bytes) in self.victims(stream, shortage) {
             if short == 0 {
@@ -221,6 +239,40 @@ impl Store {
             tracing::debug!(error = %e, "no ballast could be taken");
         }
         Ok(())
+    }
+
+    /// Whether a record of `need` bytes beside `planned` ones fits without dropping anything that the
+    /// hub does not have; with `drop_acked`, what it has may go. Then [`make_room`](Self::make_room)
+    /// drops nothing else.
+    pub(super) fn fits_beside_unsent(
+        &self,
+        stream: Stream,
+        planned: &Planned,
+        need: u64,
+        drop_acked: bool,
+    ) -> Result<bool, BufferError> {
+        let wanted = planned.values().sum::<u64>() + need;
+        let freed = |shortage| -> u64 {
+            let victims = self.victims(stream, shortage).into_iter();
+            let gone = victims.filter(|(class, ..)| drop_acked && *class < 2);
+            gone.map(|(.., bytes)| bytes).sum()
+        };
+        let lack = self.lacking(wanted)?.map(Shortage::Free);
+        let own = self.over_own(stream, planned, need);
+        let short = [own, self.over_all(wanted), lack];
+        Ok(short
+            .into_iter()
+            .flatten()
+            .all(|shortage| freed(shortage) >= shortage.bytes()))
+    }
+
+    /// Whether a record is older than its stream is kept, by the wall clock alone: it comes from
+    /// another box, and a command cannot know what this box's clock is worth.
+    pub(super) fn is_past_keeping(&self, stream: Stream, stamp: &Stamp) -> bool {
+        let limit = i64::from(self.limits.of(stream).max_hours) * 3_600_000;
+        !BufferLimits::is_protected(stream)
+            && stamp.quality > ClockQuality::Unconfirmed
+            && self.clock.wall_ms() - stamp.wall_ms > limit
     }
 
     fn age_ms(&self, stamp: &Stamp) -> Option<u64> {

@@ -4,7 +4,11 @@
 //! waits here, in order and with the time at which it happened, and is offered again every
 //! [`RETRY`]. Of each device only the newest state waits, so what waits is bounded: by the devices of
 //! the configuration, and [`MOST`] other events, the oldest of which goes first. What goes is given up,
-//! and so counted as lost, by the buffer.
+//! and so counted as lost, by the buffer; of states that a newer one took the place of the number is
+//! logged as well, when the others are accepted.
+//!
+//! Not bounded is what stands before it: while a card neither takes nor refuses an event, nothing is
+//! taken from the two channels. They grow as slowly as devices change their states.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -64,7 +68,11 @@ pub async fn record<A: Accept>(
     }
     waiting.offer(&accept).await;
     if !waiting.is_empty() {
-        tracing::warn!(events = waiting.len(), "the buffer has not accepted them");
+        tracing::warn!(
+            events = waiting.len(),
+            superseded = waiting.superseded,
+            "the buffer has not accepted them"
+        );
         for dropped in &waiting.bodies {
             waiting.give_up(&accept, dropped).await;
         }
@@ -89,6 +97,8 @@ struct Waiting {
     bodies: VecDeque<RecordBody>,
     /// Why the buffer has refused the first of them, if it has.
     refused: Option<BufferError>,
+    /// States that a newer one of their device took the place of while they waited.
+    superseded: u64,
 }
 
 impl Waiting {
@@ -104,10 +114,12 @@ impl Waiting {
     fn push(&mut self, body: RecordBody) -> Vec<RecordBody> {
         let mut dropped = Vec::new();
         if body.device.is_some() {
-            // its newest state says it all
-            let older = |b: &RecordBody| b.device == body.device;
-            dropped.extend(self.bodies.iter().filter(|b| older(b)).cloned());
-            self.bodies.retain(|b| !older(b));
+            // its newest state says what is; that there were others only their number
+            let older = self.bodies.iter().position(|b| b.device == body.device);
+            if let Some(older) = older.and_then(|at| self.bodies.remove(at)) {
+                self.superseded += 1;
+                dropped.push(older);
+            }
         } else if self.bodies.iter().filter(|b| b.device.is_none()).count() >= MOST
             && let Some(oldest) = self.bodies.iter().position(|b| b.device.is_none())
         {
@@ -158,7 +170,8 @@ impl Waiting {
             self.bodies.pop_front();
         }
         if self.refused.take().is_some() {
-            tracing::info!("the buffer has accepted the events that waited");
+            let superseded = std::mem::take(&mut self.superseded);
+            tracing::info!(superseded, "the buffer has accepted the events that waited");
         }
     }
 }
@@ -335,6 +348,62 @@ mod tests {
             [of(1_200), of(1_400)],
             "what a newer state replaced is counted"
         );
+    }
+
+    /// What is logged while it lives.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Log {
+        fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(line);
+            Ok(line.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Log {
+        fn begin() -> (Self, tracing::subscriber::DefaultGuard) {
+            let log = Self::default();
+            let to = log.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_writer(move || to.clone())
+                .with_ansi(false)
+                .finish();
+            (log, tracing::subscriber::set_default(subscriber))
+        }
+
+        /// How many states it says were superseded, in each line that says it.
+        fn superseded(&self) -> Vec<u64> {
+            let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+            text.split("superseded=")
+                .skip(1)
+                .map(|rest| rest.split_whitespace().next().unwrap().parse().unwrap())
+                .collect()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn states_that_never_become_records_are_counted_in_the_log() {
+        let (log, _guard) = Log::begin();
+        let rig = Rig::start();
+        rig.shelf.becomes(Card::Full);
+        for _ in 0..3 {
+            rig.change("loket", State::Down, Some(Cause::Offline)).await;
+            rig.change("pintu", State::Up, None).await;
+        }
+        rig.shelf.becomes(Card::Well);
+        tokio::time::sleep(RETRY).await;
+        assert_eq!(log.superseded(), [4]);
+        // the next time it counts from nothing, and says it also if there never is room
+        rig.shelf.becomes(Card::Full);
+        rig.change("loket", State::Up, None).await;
+        rig.change("loket", State::Down, Some(Cause::Offline)).await;
+        rig.end().await;
+        assert_eq!(log.superseded(), [4, 1]);
     }
 
     #[tokio::test(start_paused = true)]

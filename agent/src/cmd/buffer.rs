@@ -9,7 +9,7 @@ use scc_common::lang::Lang;
 use scc_common::record::LaneHealth;
 
 use super::units::{ago, size};
-use super::words::{stream, unreadable};
+use super::words::{as_agent, stream, unreadable};
 use super::{print, run};
 use crate::buffer::Lane;
 use crate::buffer::inspect::{self, Inspection, LaneFiles};
@@ -18,13 +18,14 @@ use crate::status::Status;
 /// Prints one table of the buffer's lanes, read from its files only.
 pub fn main(file: &Path, lang: Lang) -> ExitCode {
     run::with_state(file, |dir, _| {
-        print(&stat(dir, SystemClock::new().wall_ms(), lang)?);
+        let again = as_agent("buffer stat", file);
+        print(&stat(dir, &again, SystemClock::new().wall_ms(), lang)?);
         Ok(())
     })
 }
 
-/// The table; ages are measured against `now`.
-fn stat(state_dir: &Path, now: WallMs, lang: Lang) -> Result<String, String> {
+/// The table; ages are measured against `now`. `again`: see [`as_agent`].
+fn stat(state_dir: &Path, again: &str, now: WallMs, lang: Lang) -> Result<String, String> {
     match inspect::inspect(state_dir) {
         Ok(mut seen) => {
             if let Ok(status) = Status::read(state_dir) {
@@ -34,7 +35,7 @@ fn stat(state_dir: &Path, now: WallMs, lang: Lang) -> Result<String, String> {
         }
         Err(error) => {
             let root = inspect::root(state_dir);
-            Err(unreadable(&root, &error, "scc-agent buffer stat", lang))
+            Err(unreadable(&root, &error, again, lang))
         }
     }
 }
@@ -80,7 +81,7 @@ fn table(seen: &Inspection, now: WallMs, lang: Lang) -> String {
         lang.pick("aliran", "stream"),
         lang.pick("epoch", "epoch"),
         lang.pick("berikutnya", "next"),
-        lang.pick("tersimpan", "held"),
+        lang.pick("di kotak", "held"),
         lang.pick("ukuran", "size"),
         lang.pick("tertua", "oldest"),
         lang.pick("hilang", "lost"),
@@ -147,6 +148,8 @@ mod tests {
         assert!(text.contains("The agent is running"));
         let text = table(&seen, 3 * 3_600_000, Lang::Id);
         assert_eq!(row(&text), cells("rekaman", "jam"));
+        let head = text.lines().next().unwrap();
+        assert!(head.contains(" di kotak "), "not yet stored: {head}");
         assert!(text.contains("Agen sedang berjalan"), "{text}");
         seen.lanes.clear();
         seen.in_use = false;
@@ -206,7 +209,7 @@ mod tests {
             (Lang::Id, "agen belum pernah berjalan di sini"),
             (Lang::En, "no agent has run here yet"),
         ] {
-            let error = stat(dir.path(), 0, lang).unwrap_err();
+            let error = stat(dir.path(), "", 0, lang).unwrap_err();
             let looked_at = dir.path().join("buffer").display().to_string();
             assert!(
                 error.contains(part)

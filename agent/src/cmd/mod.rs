@@ -4,9 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use scc_common::id::AgentId;
 use scc_common::lang::Lang;
 
 pub mod buffer;
+pub mod card;
 pub mod doctor;
 pub mod plan;
 pub mod run;
@@ -22,10 +24,13 @@ pub struct Cli {
     command: Command,
 }
 
+/// Where the configuration is unless the person says otherwise.
+const CONFIG: &str = "/etc/scc/agent.toml";
+
 #[derive(Debug, clap::Args)]
 struct File {
     /// The agent's configuration.
-    #[arg(long, value_name = "FILE", default_value = "/etc/scc/agent.toml")]
+    #[arg(long, value_name = "FILE", default_value = CONFIG)]
     config: PathBuf,
 }
 
@@ -83,6 +88,37 @@ enum BufferCommand {
         #[command(flatten)]
         spoken: Spoken,
     },
+    /// Read every record of a buffer and say what is whole; writes nothing. Exit status: 0 all is
+    /// whole, 1 something is damaged, 2 it cannot be read.
+    Check {
+        /// The state directory or the buffer's folder of a card; without it, the configuration's.
+        dir: Option<PathBuf>,
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        spoken: Spoken,
+    },
+    /// Write all that a card still has into one file; writes nothing to the card.
+    Export {
+        /// The state directory or the buffer's folder of the card.
+        dir: PathBuf,
+        /// The file to write; it must not exist.
+        to: PathBuf,
+        /// Whose card it is, for one that does not say so itself.
+        #[arg(long, value_name = "ID")]
+        agent: Option<AgentId>,
+        #[command(flatten)]
+        spoken: Spoken,
+    },
+    /// Take an exported file of the same agent into this box's buffer; the agent must not run.
+    Import {
+        /// The exported file.
+        from: PathBuf,
+        #[command(flatten)]
+        file: File,
+        #[command(flatten)]
+        spoken: Spoken,
+    },
 }
 
 /// Runs the command that was asked for.
@@ -92,18 +128,31 @@ pub fn main(cli: Cli) -> ExitCode {
         Command::Run(file) => run::main(&file.config),
         Command::Status { file, spoken } => status::main(&file.config, spoken.lang),
         Command::Doctor { file, spoken } => doctor::main(&file.config, spoken.lang),
-        Command::Buffer {
-            command: BufferCommand::Stat { file, spoken },
-        } => buffer::main(&file.config, spoken.lang),
-        Command::Buffer {
-            command:
-                BufferCommand::Plan {
-                    outage,
-                    file,
-                    spoken,
-                },
-        } => plan::main(&file.config, outage, spoken.lang),
+        Command::Buffer { command } => command.main(),
         Command::CameraWorker => crate::capture::camera::worker::main(),
+    }
+}
+
+impl BufferCommand {
+    fn main(self) -> ExitCode {
+        match self {
+            Self::Plan {
+                outage,
+                file,
+                spoken,
+            } => plan::main(&file.config, outage, spoken.lang),
+            Self::Stat { file, spoken } => buffer::main(&file.config, spoken.lang),
+            Self::Check { dir, file, spoken } => {
+                card::check(dir.as_deref(), &file.config, spoken.lang)
+            }
+            Self::Export {
+                dir,
+                to,
+                agent,
+                spoken,
+            } => card::export(&dir, &to, agent, spoken.lang),
+            Self::Import { from, file, spoken } => card::import(&from, &file.config, spoken.lang),
+        }
     }
 }
 

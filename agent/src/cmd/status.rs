@@ -10,7 +10,7 @@ use scc_common::record::{DeviceState, LinkMode, State};
 use scc_common::stream::Stream;
 
 use super::units::{ago, size};
-use super::words::{cause, clock, stream as stream_word, trouble, unreadable};
+use super::words::{as_agent, cause, clock, link, stream as stream_word, unreadable};
 use super::{print, run};
 use crate::status::{Status, path};
 
@@ -18,7 +18,7 @@ use crate::status::{Status, path};
 pub fn main(file: &Path, lang: Lang) -> ExitCode {
     run::with_state(file, |dir, _| {
         let status = Status::read(dir)
-            .map_err(|error| unreadable(&path(dir), &error, "scc-agent status", lang))?;
+            .map_err(|error| unreadable(&path(dir), &error, &as_agent("status", file), lang))?;
         let now = SystemClock::new().wall_ms();
         print(&page(&status, now, lang));
         if status.is_fresh(now) {
@@ -49,7 +49,7 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
     );
     let _ = writeln!(
         page,
-        "{:9} {} → {} · {} {}{}{}",
+        "{:9} {} → {} · {} {}{}",
         lang.pick("jalur", "link"),
         mode(status.link.mode, lang),
         status.hub,
@@ -58,9 +58,11 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
         status
             .link
             .trouble
-            .map(|t| format!(" · {}", trouble(t, lang)))
+            .map(|kind| {
+                let why = status.link.why.as_deref().unwrap_or_default();
+                format!(" · {}", link(kind, why, lang))
+            })
             .unwrap_or_default(),
-        seen(status.link.why.as_deref()),
     );
     let _ = writeln!(
         page,
@@ -199,7 +201,7 @@ mod tests {
         for part in [
             "jalur     PUTUS → hub.scc:8883",
             "10 mnt",
-            "pusat tidak terjangkau (the hub cannot be reached: no route)",
+            " · pusat tidak terjangkau (no route)\n",
             "absensi",
             "8",
             "12 kB",
@@ -210,10 +212,13 @@ mod tests {
         }
         assert!(page.lines().count() <= 24);
         let page = super::page(&status(), 1_000_000, Lang::En);
-        assert!(
-            page.contains("comm key refused") && page.contains("link      DOWN"),
-            "{page}"
-        );
+        for part in [
+            "link      DOWN → hub.scc:8883",
+            " · the hub cannot be reached (no route)\n",
+            "comm key refused",
+        ] {
+            assert!(page.contains(part), "{part} is missing in\n{page}");
+        }
     }
 
     #[test]

@@ -45,12 +45,26 @@ pub fn trouble(trouble: Trouble, lang: Lang) -> &'static str {
             "this box's identity cannot be used",
         ),
         Trouble::Network => lang.pick("pusat tidak terjangkau", "the hub cannot be reached"),
-        Trouble::Tls => lang.pick("tidak ada TLS dengan pusat", "no TLS with the hub"),
+        Trouble::Tls => lang.pick(
+            "sambungan aman (TLS) dengan pusat gagal",
+            "the secure connection (TLS) to the hub failed",
+        ),
         Trouble::Refused => lang.pick("pusat menolak", "the hub refuses"),
-        Trouble::Silent => lang.pick("pusat diam", "the hub is silent"),
+        Trouble::Silent => lang.pick("pusat tidak menjawab", "the hub is silent"),
         Trouble::Ended => lang.pick("sambungan berakhir", "the connection ended"),
         Trouble::Buffer => lang.pick("penyangga tidak dapat dipakai", "the buffer cannot be used"),
         Trouble::Late => lang.pick("jawaban pusat terlambat", "the hub answers late"),
+    }
+}
+
+/// What is wrong with the link, and what was seen of it: evidence in English, to be read out over the
+/// telephone. `why` is the sentence for the log, `KIND: WHAT WAS SEEN`; the kind is said in words here.
+#[must_use]
+pub fn link(kind: Trouble, why: &str, lang: Lang) -> String {
+    let kind = trouble(kind, lang);
+    match why.split_once(": ") {
+        Some((_, seen)) => format!("{kind} ({seen})"),
+        None => kind.to_owned(),
     }
 }
 
@@ -74,10 +88,22 @@ pub fn identity(error: &IdentityError, lang: Lang) -> String {
     lang.pick(&id, &error.to_string()).to_owned()
 }
 
-/// Why what an agent keeps in its state directory cannot be shown, and what to do. `command`: what
-/// the person ran.
+/// How a person who may not read something runs the same command as the user who may. `config`: the
+/// configuration that was asked for.
 #[must_use]
-pub fn unreadable(path: &Path, error: &std::io::Error, command: &str, lang: Lang) -> String {
+pub fn as_agent(command: &str, config: &Path) -> String {
+    let mut line = format!("sudo -u scc-agent scc-agent {command}");
+    if config != Path::new(super::CONFIG) {
+        line.push_str(" --config ");
+        line.push_str(&config.to_string_lossy());
+    }
+    line
+}
+
+/// Why what an agent keeps in its state directory cannot be shown, and what to do. `again`: what
+/// [`as_agent`] says of the command that the person ran.
+#[must_use]
+pub fn unreadable(path: &Path, error: &std::io::Error, again: &str, lang: Lang) -> String {
     let path = path.display();
     let (id, en) = match error.kind() {
         ErrorKind::NotFound => (
@@ -91,10 +117,19 @@ pub fn unreadable(path: &Path, error: &std::io::Error, command: &str, lang: Lang
             ),
         ),
         ErrorKind::PermissionDenied => (
+            format!("{path} tidak boleh dibaca oleh pengguna ini; jalankan `{again}`"),
+            format!("this user may not read {path}; run `{again}`"),
+        ),
+        // what serde_json says of a text that is no status of this version, or not a whole one
+        ErrorKind::InvalidData | ErrorKind::UnexpectedEof => (
             format!(
-                "{path} tidak boleh dibaca oleh pengguna ini; jalankan `sudo -u scc-agent {command}`"
+                "{path} ditulis versi lain, atau terpotong saat listrik padam ({error}); nyalakan \
+                 ulang agen: `sudo systemctl restart scc-agent`"
             ),
-            format!("this user may not read {path}; run `sudo -u scc-agent {command}`"),
+            format!(
+                "{path} is of another version, or was cut short by a power failure ({error}); \
+                 restart the agent: `sudo systemctl restart scc-agent`"
+            ),
         ),
         _ => (
             format!("{path} tidak dapat dibaca ({error}); periksa kartunya"),
@@ -203,7 +238,8 @@ mod tests {
         let denied = std::io::Error::from(ErrorKind::PermissionDenied);
         let path = Path::new("/var/lib/scc-agent/status.json");
         for (lang, part) in [(Lang::Id, "tidak boleh dibaca"), (Lang::En, "may not read")] {
-            let said = unreadable(path, &denied, "scc-agent status", lang);
+            let again = as_agent("status", Path::new("/etc/scc/agent.toml"));
+            let said = unreadable(path, &denied, &again, lang);
             assert!(said.contains(part), "{said}");
             assert!(said.contains("/var/lib/scc-agent/status.json"), "{said}");
             assert!(
@@ -211,6 +247,61 @@ mod tests {
                 "{said}"
             );
         }
+        assert_eq!(
+            as_agent("buffer stat", Path::new("uji/agent.toml")),
+            "sudo -u scc-agent scc-agent buffer stat --config uji/agent.toml"
+        );
+    }
+
+    #[test]
+    fn a_status_that_this_version_cannot_read_is_not_blamed_on_the_card() {
+        use crate::status::{Status, path};
+        let dir = tempfile::tempdir().unwrap();
+        for (kept, cut) in [
+            ("{\"agent\": \"rsud\"}", false),
+            ("{\"agent\":", true),
+            ("", true),
+        ] {
+            std::fs::write(path(dir.path()), kept).unwrap();
+            let error = Status::read(dir.path()).unwrap_err();
+            assert_eq!(error.kind() == ErrorKind::UnexpectedEof, cut, "{error}");
+            for (lang, part) in [(Lang::Id, "versi lain"), (Lang::En, "another version")] {
+                let said = unreadable(&path(dir.path()), &error, "", lang);
+                assert!(
+                    said.contains(part) && said.contains("systemctl restart scc-agent"),
+                    "{said}"
+                );
+            }
+        }
+        let failing = std::io::Error::from_raw_os_error(5);
+        let said = unreadable(&path(dir.path()), &failing, "", Lang::Id);
+        assert!(said.contains("periksa kartunya"), "{said}");
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_link_is_said_once_with_what_was_seen() {
+        use crate::uplink::link::Closed;
+        let seen = || "10.0.0.9:8883: no route".to_owned();
+        for closed in [
+            Closed::Identity(seen()),
+            Closed::Network(seen()),
+            Closed::Tls(seen()),
+            Closed::Refused(seen()),
+            Closed::Silent(seen()),
+            Closed::Ended(seen()),
+        ] {
+            let kind = closed.trouble();
+            for lang in [Lang::Id, Lang::En] {
+                assert_eq!(
+                    link(kind, &closed.to_string(), lang),
+                    format!("{} ({})", trouble(kind, lang), seen())
+                );
+            }
+        }
+        assert_eq!(
+            link(Trouble::Late, "acknowledgements are late", Lang::En),
+            "the hub answers late"
+        );
     }
 
     #[test]

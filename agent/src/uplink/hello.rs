@@ -1,7 +1,7 @@
 //! Writing the hello, so that it always fits into one payload.
 
-use scc_common::id::{AgentId, Epoch};
-use scc_common::wire::{Hello, LaneOffer, MAX_PAYLOAD, Up, UpMessage};
+use scc_common::id::Epoch;
+use scc_common::wire::{LaneOffer, MAX_PAYLOAD};
 
 /// Room that the rest of the envelope may need.
 const SPARE: usize = 2 * 1024;
@@ -11,28 +11,38 @@ const LANE: usize = 96;
 
 /// Shortens offers until a hello with them fits into a payload.
 ///
-/// Where the lanes alone are too many, some are left out: never one of the epoch that new records
-/// get, first those that hold nothing any more. The hub is not asked about them; they are sent from
-/// their first record on, and what it has already is a duplicate.
+/// Where the lanes alone are too many, some are left out, and `true` is returned: never one of the
+/// epoch that new records get, first those that have nothing to tell, then those of which nothing is
+/// `waiting` for the hub. The hub is not asked about them; they are sent from their first record on,
+/// and what it has already is a duplicate.
 ///
 /// Then, of the lane with most to tell, the older half of its longer list goes. What is not told now
 /// is told ahead of the first record after the hole, and nothing is deleted because of it: only what
 /// the hub says it has is.
-pub(super) fn fit(offers: &mut Vec<LaneOffer>, current: Epoch) {
+pub(super) fn fit(
+    offers: &mut Vec<LaneOffer>,
+    current: Epoch,
+    waiting: impl Fn(&LaneOffer) -> bool,
+) -> bool {
     let most = (MAX_PAYLOAD - SPARE) / LANE;
-    if offers.len() > most {
+    let partial = offers.len() > most;
+    if partial {
         tracing::warn!(lanes = offers.len(), most, "too many lanes for one hello");
-        offers.sort_by_key(|offer| (offer.epoch != current, offer.held.is_empty()));
+        offers.sort_by_key(|offer| {
+            let former = offer.epoch != current;
+            let silent = offer.held.is_empty() && offer.gaps.is_empty();
+            (former, !waiting(offer), silent)
+        });
         offers.truncate(most);
     }
     loop {
         // with empty lists they fit, so there is something to shorten as long as they do not
         let size: usize = offers.iter().map(weight).sum();
         if size + SPARE <= MAX_PAYLOAD {
-            return;
+            return partial;
         }
         let Some(most) = offers.iter_mut().max_by_key(|o| weight(o)) else {
-            return;
+            return partial;
         };
         tracing::warn!(
             epoch = %most.epoch,
@@ -54,35 +64,27 @@ fn weight(offer: &LaneOffer) -> usize {
     LANE + offer.held.len() * 40 + offer.gaps.len() * 128
 }
 
-/// The payload of a hello.
-pub(super) fn payload(
-    agent: &AgentId,
-    version: &str,
-    nonce: u64,
-    epoch: Epoch,
-    offers: &[LaneOffer],
-    clock: &dyn scc_common::clock::Clock,
-) -> Vec<u8> {
-    Up::new(
-        agent.clone(),
-        UpMessage::Hello(Hello {
-            nonce,
-            version: version.to_owned(),
-            boot: clock.boot(),
-            wall_ms: clock.wall_ms(),
-            epoch,
-            lanes: offers.to_vec(),
-        }),
-    )
-    .encode()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use scc_common::clock::ManualClock;
+    use scc_common::id::{AgentId, BootId};
     use scc_common::stream::Stream;
-    use scc_common::wire::{Gap, GapReason, SeqRange};
+    use scc_common::wire::{Gap, GapReason, Hello, SeqRange, Up, UpMessage};
+
+    /// The longest hello that there is with these lanes.
+    fn payload(lanes: &[LaneOffer], partial: bool) -> Vec<u8> {
+        let hello = Hello {
+            nonce: u64::MAX,
+            version: "0.1.0".into(),
+            boot: BootId([0xff; 16]),
+            wall_ms: i64::MAX,
+            epoch: Epoch(u64::MAX),
+            lanes: lanes.to_vec(),
+            partial,
+        };
+        let agent = AgentId::new("a".repeat(64)).unwrap();
+        Up::new(agent, UpMessage::Hello(hello)).encode()
+    }
 
     #[test]
     fn a_card_full_of_holes_still_says_hello() {
@@ -108,16 +110,8 @@ mod tests {
                     .collect(),
             })
             .collect();
-        fit(&mut offers, Epoch(u64::MAX));
-        let agent = AgentId::new("a".repeat(64)).unwrap();
-        let bytes = payload(
-            &agent,
-            "0.1.0",
-            u64::MAX,
-            Epoch(u64::MAX),
-            &offers,
-            &*ManualClock::at(0),
-        );
+        assert!(!fit(&mut offers, Epoch(u64::MAX), |_| true));
+        let bytes = payload(&offers, false);
         assert!(bytes.len() <= MAX_PAYLOAD, "{} bytes", bytes.len());
         assert!(
             bytes.len() > MAX_PAYLOAD / 4,
@@ -141,14 +135,17 @@ mod tests {
             gaps: Vec::new(),
         };
         let mut offers: Vec<LaneOffer> = (0..8_000).map(lane).collect();
-        fit(&mut offers, current);
-        let agent = AgentId::new("a".repeat(64)).unwrap();
-        let clock = ManualClock::at(0);
-        let bytes = payload(&agent, "0.1.0", 1, current, &offers, &*clock);
+        // every ninth holds records of which the hub has none
+        assert!(fit(&mut offers, current, |offer| offer.epoch.0 % 9 == 1));
+        let bytes = payload(&offers, true);
         assert!(bytes.len() <= MAX_PAYLOAD, "{} bytes", bytes.len());
         assert!(offers.len() > 5_000, "told too little: {}", offers.len());
         assert!(offers.iter().any(|offer| offer.epoch == current));
-        let empty = offers.iter().filter(|offer| offer.epoch.0 % 3 == 0);
-        assert!(empty.count() < 200, "what holds records comes first");
+        let of = |rest, by| offers.iter().filter(move |o| o.epoch.0 % by == rest);
+        assert_eq!(of(1, 9).count(), 889, "what waits for the hub comes first");
+        assert!(
+            of(0, 3).count() < 200,
+            "what has nothing to tell goes first"
+        );
     }
 }

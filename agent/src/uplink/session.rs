@@ -20,7 +20,7 @@ use scc_common::id::{Epoch, RunId};
 use scc_common::record::{Event, LaneHealth, LinkMode};
 use scc_common::stream::Stream;
 use scc_common::wire::{
-    Ack, Answer, Down, DownMessage, Gap, LaneOffer, SeqRange, Up, UpMessage, WireError,
+    Ack, Answer, Down, DownMessage, Gap, Hello, LaneOffer, SeqRange, Up, UpMessage, WireError,
 };
 use tokio::time::Instant;
 
@@ -219,19 +219,27 @@ impl<'a, S: Store> Session<'a, S> {
         let mut offers = store.offers().await?;
         let told = offers.iter().map(|offer| offer.epoch);
         let epochs = told.chain([epoch]).collect();
-        hello::fit(&mut offers, epoch);
+        self.stat = store.stat().await?;
+        let waiting = self.stat.iter().filter(|lane| lane.records > 0);
+        let waiting: BTreeSet<_> = waiting.map(|lane| (lane.epoch, lane.stream)).collect();
+        let partial = hello::fit(&mut offers, epoch, |offer| {
+            waiting.contains(&(offer.epoch, offer.stream))
+        });
         let nonce = self.rng.random();
         tracing::debug!(why, lanes = offers.len(), "hello");
         self.plan.forget();
         self.outbox.clear();
-        self.outbox.push_back(Bytes::from(hello::payload(
-            &self.given.agent,
-            &self.given.version,
+        let hello = Hello {
             nonce,
+            version: self.given.version.clone(),
+            boot: self.given.clock.boot(),
+            wall_ms: self.given.clock.wall_ms(),
             epoch,
-            &offers,
-            &*self.given.clock,
-        )));
+            lanes: offers.clone(),
+            partial,
+        };
+        let hello = Up::new(self.given.agent.clone(), UpMessage::Hello(hello));
+        self.outbox.push_back(Bytes::from(hello.encode()));
         self.phase = Phase::Asking {
             nonce,
             epoch,
@@ -242,7 +250,6 @@ impl<'a, S: Store> Session<'a, S> {
         self.asking_since.get_or_insert_with(Instant::now);
         self.waiting_since = None;
         self.barred_since = None;
-        self.stat = self.given.store.stat().await?;
         self.now_due = true;
         Ok(())
     }

@@ -33,7 +33,7 @@ use judge::SiteNow;
 use measure::measure;
 
 /// News that arrives within this time is published together.
-pub const COALESCE: Duration = Duration::from_millis(200);
+pub const COALESCE: Duration = Duration::from_millis(100);
 
 /// Ages, grace periods and a newly applied register are looked at this often.
 pub const TICK: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::context::Context;
 use super::{CommittedRecord, IngestError, Notice, answer};
 use crate::gate::Charge;
-use crate::store::{Commit, Outcome, RecordKey, StoreError, Write};
+use crate::store::{Commit, Outcome, RecordKey, Store, StoreError, Write};
 
 /// Writes that wait for the next transaction.
 pub(super) const QUEUE: usize = 1_000;
@@ -125,20 +125,7 @@ async fn one_by_one(
     answers: &mut JoinSet<()>,
 ) -> Result<(), IngestError> {
     while let Some(mut entry) = pending.pop_front() {
-        let mut result = context.store.commit(vec![Arc::clone(&entry.write)]).await;
-        if let Err(StoreError::Refused(why) | StoreError::Sql(why)) = &result {
-            tracing::error!(why, "a record is more than the schema bears");
-            metrics::counter!("scc_ingest_refused_total").increment(1);
-            let Write::Record(new) = entry.write.as_ref() else {
-                refused(context, &entry.write, why);
-                continue;
-            };
-            let mut new = new.clone();
-            new.said = None;
-            entry.write = Arc::new(Write::Record(new));
-            result = context.store.commit(vec![Arc::clone(&entry.write)]).await;
-        }
-        match result {
+        match in_any_form(&context.store, &mut entry.write).await {
             Ok(commit) => settle(context, commit, vec![entry], answers).await,
             Err(StoreError::Closed) => return Err(StoreError::Closed.into()),
             // Not acknowledged: the agent keeps it and sends it again.
@@ -154,6 +141,29 @@ async fn one_by_one(
     Ok(())
 }
 
+/// Commits one write alone. A record that is refused is stored as unreadable; `write` is then that.
+///
+/// # Errors
+/// [`StoreError`]; [`StoreError::Refused`] and [`StoreError::Sql`] if no form of it can be stored.
+pub(super) async fn in_any_form(
+    store: &Store,
+    write: &mut Arc<Write>,
+) -> Result<Commit, StoreError> {
+    let result = store.commit(vec![Arc::clone(write)]).await;
+    let Err(StoreError::Refused(why) | StoreError::Sql(why)) = &result else {
+        return result;
+    };
+    tracing::error!(why, "a record is more than the schema bears");
+    metrics::counter!("scc_ingest_refused_total").increment(1);
+    let mut unread = write.as_ref().clone();
+    match &mut unread {
+        Write::Record(new) | Write::Imported { new, .. } => new.said = None,
+        _ => return result,
+    }
+    *write = Arc::new(unread);
+    store.commit(vec![Arc::clone(write)]).await
+}
+
 /// Something cannot be written in any form: a defect of this program, which must not go unseen. It
 /// is let go here without an acknowledgement, and its agent sends it again.
 fn refused(context: &Context, write: &Write, why: &str) {
@@ -166,7 +176,7 @@ fn refused(context: &Context, write: &Write, why: &str) {
         )
     };
     let what = match write {
-        Write::Record(new) => one(&new.key),
+        Write::Record(new) | Write::Imported { new, .. } => one(&new.key),
         Write::Again(new) => format!("what {} says", one(&new.key)),
         Write::Seen { key, .. } => format!("that {} came again", one(key)),
         Write::Gaps { agent, .. } => format!("gaps from `{agent}`"),

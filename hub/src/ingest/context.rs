@@ -147,23 +147,18 @@ impl Context {
 
     /// The database takes nothing, or takes again.
     pub(super) fn database(&self, trouble: Option<String>) {
-        self.change(|status| &mut status.database, trouble, "database");
+        self.held_up(|status| &mut status.database, trouble, "database");
     }
 
     /// Pictures and video are paused, or no longer.
     pub(super) fn media_trouble(&self, trouble: Option<String>) {
-        self.change(|status| &mut status.media, trouble, "media");
+        self.held_up(|status| &mut status.media, trouble, "media");
     }
 
     /// This write is refused in every form; `why` names it.
     pub(super) fn stuck(&self, write: &Write, why: String) {
-        let is_any = {
-            let mut stuck = lock(&self.stuck);
-            stuck.add(write);
-            !stuck.is_empty()
-        };
-        if is_any {
-            self.change(|status| &mut status.record, Some(why), "record");
+        if lock(&self.stuck).add(write) {
+            self.record(Some(why));
         }
     }
 
@@ -187,7 +182,7 @@ impl Context {
                 return;
             }
         }
-        self.change(|status| &mut status.record, None, "record");
+        self.record(None);
     }
 
     /// Whoever reads the agents' permission from now on reads 0.
@@ -196,40 +191,61 @@ impl Context {
         self.tell_all();
     }
 
-    /// The one place where the status changes: logs it, and tells agents when permission or pauses
-    /// are others than before.
-    fn change(
+    /// All or some streams wait, or no longer: logs it, and tells agents that permission or pauses are
+    /// others than before.
+    fn held_up(
         &self,
         field: impl Fn(&mut Status) -> &mut Option<Trouble>,
         trouble: Option<String>,
         what: &str,
     ) {
-        let mut turned = false;
-        let now = self.clock.wall_ms();
-        self.status.send_if_modified(|status| {
-            let field = field(status);
-            turned = field.is_some() != trouble.is_some();
-            let next = trouble.clone().map(|why| Trouble {
-                why,
-                since_ms: field.as_ref().map_or(now, |known| known.since_ms),
-            });
-            let changed = *field != next;
-            *field = next;
-            changed
-        });
-        if !turned {
+        if !self.change(field, trouble.as_deref()) {
             return;
         }
         match &trouble {
             Some(why) => tracing::error!(what, why, "ingest is held up"),
             None => tracing::info!(what, "ingest goes on"),
         }
-        metrics::gauge!("scc_ingest_held_up", "by" => what.to_owned()).set(if trouble.is_some() {
-            1.0
-        } else {
-            0.0
-        });
+        metrics::gauge!("scc_ingest_held_up", "by" => what.to_owned())
+            .set(f64::from(u8::from(trouble.is_some())));
         self.tell_all();
+    }
+
+    /// Something cannot be stored in any form, or nothing of the kind is left. It holds up nothing else,
+    /// so agents are told nothing and no stream counts as held up.
+    fn record(&self, trouble: Option<String>) {
+        if !self.change(|status| &mut status.record, trouble.as_deref()) {
+            return;
+        }
+        match &trouble {
+            Some(why) => {
+                tracing::error!(why, "something waits at its agent until it can be stored")
+            }
+            None => tracing::info!("nothing waits any longer for being impossible to store"),
+        }
+        metrics::gauge!("scc_ingest_stuck").set(f64::from(u8::from(trouble.is_some())));
+    }
+
+    /// The one place where the status changes. Says whether the trouble has begun or ended.
+    fn change(
+        &self,
+        field: impl Fn(&mut Status) -> &mut Option<Trouble>,
+        trouble: Option<&str>,
+    ) -> bool {
+        let mut turned = false;
+        let now = self.clock.wall_ms();
+        self.status.send_if_modified(|status| {
+            let field = field(status);
+            turned = field.is_some() != trouble.is_some();
+            let next = trouble.map(|why| Trouble {
+                why: why.to_owned(),
+                since_ms: field.as_ref().map_or(now, |known| known.since_ms),
+            });
+            let changed = *field != next;
+            *field = next;
+            changed
+        });
+        turned
     }
 
     fn tell_all(&self) {

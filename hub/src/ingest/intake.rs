@@ -21,8 +21,8 @@ use super::prepare::{Prepared, prepare};
 use super::spool::Added;
 use super::{IngestError, refused};
 use crate::gate::Charge;
-use crate::media::MediaError;
-use crate::store::{LaneKey, MAX_SEQ, RecordKey, Write};
+use crate::media::{Media, MediaError};
+use crate::store::{LaneKey, MAX_SEQ, RecordKey, Store, Write};
 
 /// Workers: enough to keep a disk's queue busy with fsyncs.
 const WORKERS: usize = 4;
@@ -147,7 +147,10 @@ impl Worker {
         if self.context.paused(part.stream) {
             return self.context.ack(&agent, false, Vec::new());
         }
-        if !self.context.spool.knows(&key, part.sum) && self.is_stored(&key, part.sum).await {
+        let (store, media) = (&self.context.store, &self.context.media);
+        if !self.context.spool.knows(&key, part.sum)
+            && is_stored(store, media, &key, part.sum).await
+        {
             let received_ms = self.context.clock.wall_ms();
             let entry = Entry::new(Write::Seen { key, received_ms }, charge);
             return self.commit(entry).await;
@@ -163,21 +166,6 @@ impl Worker {
                 self.context.media_trouble(Some(format!("spool: {error}")));
                 self.context.ack(&key.lane.agent, false, Vec::new());
             }
-        }
-    }
-
-    /// Whether the record is in the ledger with this very body, and its file is there.
-    async fn is_stored(&self, key: &RecordKey, sum: Checksum) -> bool {
-        match self.context.store.stored(key.clone()).await {
-            Ok(Some((stored, None))) => stored == sum,
-            Ok(Some((stored, Some(media)))) if stored == sum => {
-                let files = self.context.media.clone();
-                blocking(move || Ok(files.is_there(&media)))
-                    .await
-                    .unwrap_or(false)
-            }
-            // When in doubt it is taken in again; the ledger decides.
-            _ => false,
         }
     }
 
@@ -245,6 +233,26 @@ impl Worker {
     async fn commit(&self, entry: Entry) {
         // The committer has ended and ingest with it; what is lost here was not acknowledged.
         let _ = self.entries.send(entry).await;
+    }
+}
+
+/// Whether the record is in the ledger with this very body, and its file is there.
+pub(super) async fn is_stored(
+    store: &Store,
+    media: &Media,
+    key: &RecordKey,
+    sum: Checksum,
+) -> bool {
+    match store.stored(key.clone()).await {
+        Ok(Some((stored, None))) => stored == sum,
+        Ok(Some((stored, Some(path)))) if stored == sum => {
+            let files = media.clone();
+            blocking(move || Ok(files.is_there(&path)))
+                .await
+                .unwrap_or(false)
+        }
+        // When in doubt it is taken in again; the ledger decides.
+        _ => false,
     }
 }
 

@@ -21,6 +21,7 @@
 mod answer;
 mod committer;
 mod context;
+pub mod import;
 mod intake;
 mod notice;
 mod prepare;

@@ -13,6 +13,10 @@ use crate::store::{NewRecord, RecordKey, StoredBody};
 /// more than any of our own says. The ledger keeps the body as it came.
 const LONGEST_TEXT: usize = 300;
 
+/// Characters of a name by which something is told from its like: more than any device has. To cut one
+/// would make one of two people, so a body with a longer one is unreadable.
+const LONGEST_NAME: usize = 64;
+
 /// A record that is ready for the ledger once its file, if it has one, is durable.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -84,7 +88,9 @@ fn readable(key: &RecordKey, body: &[u8]) -> Option<RecordBody> {
         said.content,
         Content::Punches(_) | Content::Snapshot(_) | Content::Segment(_)
     );
-    let fits = said.stream() == key.lane.stream && (said.device.is_some() || !about_a_device);
+    let fits = said.stream() == key.lane.stream
+        && (said.device.is_some() || !about_a_device)
+        && names_fit(&said.content);
     match &mut said.content {
         Content::Event(Event::DeviceState(state)) => shorten_detail(state),
         Content::Health(health) => {
@@ -94,6 +100,20 @@ fn readable(key: &RecordKey, body: &[u8]) -> Option<RecordBody> {
         _ => {}
     }
     fits.then_some(said)
+}
+
+/// Whether each name that goes to a column as it is has the length of a name.
+fn names_fit(content: &Content) -> bool {
+    let fits = |name: &str| name.chars().nth(LONGEST_NAME).is_none();
+    match content {
+        Content::Punches(batch) => {
+            fits(&batch.serial)
+                && batch.read.as_ref().is_none_or(|read| fits(&read.layout))
+                && batch.punches.iter().all(|punch| fits(&punch.user))
+        }
+        Content::Segment(segment) => fits(&segment.codec),
+        Content::Event(_) | Content::Health(_) | Content::Snapshot(_) => true,
+    }
 }
 
 /// Cuts what a device is said to be like to a length that fits a page.
@@ -120,7 +140,7 @@ mod tests {
     use crate::store::LaneKey;
     use scc_common::clock::{Clock, ManualClock};
     use scc_common::id::{AgentId, DeviceId, Epoch};
-    use scc_common::record::Snapshot;
+    use scc_common::record::{Punch, PunchBatch, Segment, Snapshot, Way};
     use scc_common::stream::Stream;
 
     fn key(stream: Stream) -> RecordKey {
@@ -198,6 +218,58 @@ mod tests {
                 .said
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_name_longer_than_any_device_has_makes_its_body_unreadable_and_is_never_cut() {
+        let of_a_door = |content| -> Bytes {
+            let door = DeviceId::new("pintu").unwrap();
+            RecordBody::new(ManualClock::at(0).stamp(), Some(door), content)
+                .encode()
+                .into()
+        };
+        let punches = |serial: &str, user: &str| {
+            let punch = |user: &str| Punch {
+                user: user.into(),
+                local_s: 0,
+                state: 0,
+                verify: 1,
+                ordinal: 0,
+                raw: Vec::new(),
+            };
+            of_a_door(Content::Punches(PunchBatch {
+                serial: serial.into(),
+                way: Way::Live,
+                utc_offset_min: 480,
+                drift_ms: None,
+                read: None,
+                punches: vec![punch("1"), punch(user)],
+            }))
+        };
+        let segment = |codec: &str| {
+            of_a_door(Content::Segment(Segment {
+                duration_ms: 1,
+                frames: 1,
+                codec: codec.into(),
+                width: 1,
+                height: 1,
+                mp4: vec![1],
+            }))
+        };
+        let (most, more) = ("é".repeat(64), "é".repeat(65));
+        for (stream, body, is_readable) in [
+            (Stream::Attendance, punches(&most, &most), true),
+            (Stream::Attendance, punches(&more, "1"), false),
+            (Stream::Attendance, punches("CGKK1", &more), false),
+            (Stream::Segment, segment(&most), true),
+            (Stream::Segment, segment(&more), false),
+        ] {
+            let ready = prepared(stream, &body);
+            assert_eq!(ready.new.said.is_some(), is_readable, "{stream}");
+            if !is_readable {
+                assert_eq!(ready.new.body, StoredBody::Row(body));
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! is in this module; none of its types is in a signature that leaves it.
 //!
 //! `ledger` is the write path of ingest, `fleet` the register, `people` users and sessions, `views`
-//! what pages and API read, `follow` what `tail` and `backup` need.
+//! what pages and API read, `imports` what operators brought in, `follow` what `tail` and `backup` need.
 //!
 //! Promises: what a write returned `Ok` for survives a power cut; a read sees one moment of
 //! the database, however many statements it is made of; a write never waits for a reader, nor a
@@ -11,6 +11,7 @@
 mod error;
 pub mod fleet;
 mod follow;
+mod imports;
 mod ledger;
 mod open;
 pub mod people;
@@ -25,9 +26,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 pub use error::StoreError;
 pub(crate) use follow::backup;
 pub use follow::{BackupReport, Followed, Follower};
+pub use imports::{ImportCounts, ImportSource};
 pub use ledger::{
     Commit, LaneKey, LaneWants, MAX_SEQ, NewRecord, Outcome, RecordKey, StoredBody, Unreadable,
-    Write,
+    Write, is_noted,
 };
 
 /// Readers of pages and API at one time. More wait; a page's reads take milliseconds.

@@ -13,7 +13,12 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::StoreError;
 
-const STEPS: [&str; 2] = [include_str!("schema.sql"), include_str!("schema_2.sql")];
+const STEPS: [&str; 4] = [
+    include_str!("schema.sql"),
+    include_str!("schema_2.sql"),
+    include_str!("schema_3.sql"),
+    include_str!("schema_4.sql"),
+];
 
 /// How long a statement waits for another process (a command on the same machine) before it fails.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -140,17 +145,24 @@ mod tests {
              INSERT INTO record (id, agent, epoch, stream, seq, sum, size, readable, declared, received_ms, body)
                VALUES (1, 'rsud', 7, 2, 1, x'', 0, 1, 1, 0, x'');
              INSERT INTO punch VALUES ('rsud', 'loket', 'CGKK1', '10036', 848000000, 0, 1, 0, '2026-11-14',
-               'pull', x'00', 1, 5);",
+               'pull', x'00', 1, 5);
+             INSERT INTO lane VALUES ('rsud', 7, 2, 1, 2, 3, 0);",
         )
         .unwrap();
         drop(old);
-        let kept: (String, String, i64) = writer(&path)
-            .unwrap()
+        let new = writer(&path).unwrap();
+        let kept: (String, String, i64) = new
             .query_row("SELECT agent, day, received_ms FROM punch", [], |r| {
                 Ok((r.get(0)?, r.get(1)?, r.get(2)?))
             })
             .unwrap();
         assert_eq!(kept, ("rsud".into(), "2026-11-14".into(), 5));
+        let lane: (i64, Option<i64>) = new
+            .query_row("SELECT told_next, told_ms FROM lane", [], |r| {
+                Ok((r.get(0)?, r.get(1)?))
+            })
+            .unwrap();
+        assert_eq!(lane, (2, None));
     }
 
     #[test]

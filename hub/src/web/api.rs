@@ -10,7 +10,6 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 
 use super::page::{visible, visible_site};
 use super::session::Viewer;
-use super::site::told_ms;
 use super::text::T;
 use super::{App, Refused, attendance};
 use crate::fleet::judge::{DeviceNow, SiteNow};
@@ -331,7 +330,7 @@ async fn receipt(
     let days = attendance::days(&app, &t, std::iter::once(site)).await?;
     Ok(Json(Receipt {
         day,
-        told_at_ms: told_ms(site, from_ms),
+        told_at_ms: found.told_ms,
         streams: found
             .streams
             .iter()

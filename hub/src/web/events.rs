@@ -24,8 +24,11 @@ use super::session::Viewer;
 use super::text::{T, finish};
 use super::{App, REQUEST, Refused, attendance, hub, overview, site};
 
-/// Shortest time between two renderings for one viewer.
-const PACE: Duration = Duration::from_millis(500);
+/// Shortest and longest time between two renderings for one viewer. Between them it is four times
+/// what the last one took: a viewer costs a fifth of a core at most, and who looks at a hub that has
+/// little to do sees what is new at once.
+const PACE: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(100)..=Duration::from_millis(500);
 /// What time alone changes is looked at, and life is shown, this often.
 const BEAT: Duration = Duration::from_secs(5);
 /// A page for which there is no place asks again after this long: as often as a beat would come.
@@ -87,6 +90,7 @@ pub(crate) async fn stream(
         let mut have: Vec<Part> = Vec::new();
         let mut fresh = Some(first);
         loop {
+            let begun = tokio::time::Instant::now();
             let t = app.words(lang, &app.fleet.now());
             let now = match fresh.take() {
                 Some(parts) => parts,
@@ -100,7 +104,8 @@ pub(crate) async fn stream(
                 return;
             }
             have = now;
-            tokio::time::sleep(PACE).await;
+            let pace = (begun.elapsed() * 4).clamp(*PACE.start(), *PACE.end());
+            tokio::time::sleep(pace).await;
             tokio::select! {
                 () = app.stop.cancelled() => return,
                 () = tell.closed() => return,

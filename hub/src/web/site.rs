@@ -90,8 +90,6 @@ struct ReceiptPart<'a> {
     terminals: Vec<TerminalRow>,
     receipt: Receipt,
     total: StreamReceipt,
-    /// When the box last told how far it has numbered, if it has since the day began.
-    told_ms: Option<WallMs>,
 }
 
 #[derive(Template)]
@@ -186,7 +184,6 @@ pub(crate) async fn parts(
                 terminals: rows.clone(),
                 receipt,
                 total,
-                told_ms: told_ms(site, from_ms),
             },
         )?
         .in_column(Column::Main),
@@ -216,15 +213,6 @@ pub(crate) async fn parts(
     }
     parts.push(Part::new("box", &BoxPart { t, site })?.in_column(Column::Main));
     Ok(parts)
-}
-
-/// When the box last told in its health how far it has numbered, if it has since the day began. What
-/// it has taken and not sent is in the receipt only as far as it has told.
-pub(crate) fn told_ms(site: &SiteNow, from_ms: WallMs) -> Option<WallMs> {
-    let health = site.health.as_ref();
-    health
-        .map(|(_, at_ms)| *at_ms)
-        .filter(|at_ms| *at_ms >= from_ms)
 }
 
 /// What the site may send, with its zeros: a zero is the proof that nothing was lost.

@@ -365,6 +365,13 @@ impl Hub {
         self.downs.said.lock().unwrap().last().cloned()
     }
 
+    /// How often agents were told how things are, and nothing else.
+    pub(crate) fn tidings(&self) -> usize {
+        let said = self.downs.said.lock().unwrap();
+        let is_one = |msg: &DownMessage| matches!(msg, DownMessage::Ack(a) if a.lanes.is_empty());
+        said.iter().filter(|down| is_one(&down.msg)).count()
+    }
+
     pub(crate) fn forget_downs(&self) {
         self.downs.said.lock().unwrap().clear();
     }
@@ -503,6 +510,15 @@ impl Hub {
 
     /// Says hello, in the epoch of the first lane, and waits for the answer.
     pub(crate) async fn hello(&self, lanes: &[(Lane, Seq, Vec<SeqRange>)]) -> Answer {
+        self.greet(lanes, false).await
+    }
+
+    /// The same, with the lanes of a card that has more of them than it can tell.
+    pub(crate) async fn partial_hello(&self, lanes: &[(Lane, Seq, Vec<SeqRange>)]) -> Answer {
+        self.greet(lanes, true).await
+    }
+
+    async fn greet(&self, lanes: &[(Lane, Seq, Vec<SeqRange>)], partial: bool) -> Answer {
         let nonce = self.downs.said.lock().unwrap().len() as u64 + 1_000;
         let offers = lanes.iter().map(|(lane, next, held)| LaneOffer {
             epoch: lane.0,
@@ -518,6 +534,7 @@ impl Hub {
             wall_ms: 0,
             epoch: lanes[0].0.0,
             lanes: offers.collect(),
+            partial,
         }))
         .await;
         let answer = || {
@@ -569,6 +586,7 @@ pub(crate) fn every_message() -> Vec<Vec<u8>> {
                 held: vec![range],
                 gaps: vec![gap],
             }],
+            partial: true,
         }),
     ];
     let encoded = messages.into_iter().map(|msg| Up::new(agent(), msg));

@@ -268,6 +268,12 @@ impl House {
         self.notices.send(Arc::new(notice)).unwrap();
     }
 
+    /// Ingest notes at `at_ms` that a box has told how far it has numbered.
+    pub(crate) fn told(&self, id: &str, at_ms: i64) {
+        let sql = "UPDATE lane SET told_ms = ?2 WHERE agent = ?1";
+        assert_eq!(self.database().execute(sql, params![id, at_ms]), Ok(1));
+    }
+
     /// The hub stops.
     pub(crate) fn fall_silent(&self) {
         self.stop.cancel();

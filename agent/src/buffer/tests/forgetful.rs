@@ -190,6 +190,11 @@ impl Disk {
         self.off
     }
 
+    /// It was no power cut but a loose contact: everything is there again, and nothing forgotten.
+    pub(super) fn mend(&mut self) {
+        (self.off, self.left) = (false, None);
+    }
+
     /// Puts the power off, forgets, and puts it on again.
     pub(super) fn cut(&mut self, rng: &mut impl Rng) {
         for node in self.nodes.values_mut() {

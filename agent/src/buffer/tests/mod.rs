@@ -1,6 +1,7 @@
 //! Tests of the buffer as its users see it.
 
 mod basic;
+mod card;
 mod crash;
 mod damage;
 mod forgetful;

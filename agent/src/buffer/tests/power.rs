@@ -12,6 +12,7 @@ use std::process::{Command, Stdio};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use rand::{SeedableRng, rngs::StdRng};
+use scc_common::clock::SystemClock;
 use serde::{Deserialize, Serialize};
 
 use super::model::{Step, bodies, part, steps};
@@ -306,4 +307,110 @@ fn a_card_that_lies_about_its_fsyncs_is_found_out() {
     if Mounted::new(DISK).is_some() {
         hold(true, 40).expect_err("the test above cannot fail");
     }
+}
+
+/// Not a test of its own: a process whose card fails for a while. It says of each append what came
+/// of it.
+#[tokio::test]
+async fn child_whose_card_fails_for_a_while() {
+    let Some(card) = std::env::var_os(CARD).filter(|_| std::env::var_os(ORDER).is_none()) else {
+        return;
+    };
+    let clock = SystemClock::shared();
+    let buffer = Buffer::open(Path::new(&card), roomy(), clock.clone()).unwrap();
+    for n in 0u64.. {
+        let body = event(&*clock, &n.to_string());
+        let answer = tokio::time::timeout(HANGS, buffer.append(&body)).await;
+        let word = match answer {
+            Ok(Ok(_)) => "accepted".to_owned(),
+            Ok(Err(e)) => format!("refused {e}"),
+            Err(_) => "hangs".to_owned(),
+        };
+        writeln!(std::io::stdout().lock(), "\n>{word}").unwrap();
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// Longer than any append that will still be answered.
+const HANGS: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// A process that appends to a card, and what it says of each append.
+struct Appending {
+    child: std::process::Child,
+    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
+}
+
+impl Appending {
+    fn start(card: &Mounted) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture"])
+            .arg("buffer::tests::power::child_whose_card_fails_for_a_while")
+            .env(CARD, card.path())
+            .env("RUST_BACKTRACE", "0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines }
+    }
+
+    fn start_again(former: Self, card: &Mounted) -> Self {
+        drop(former);
+        Self::start(card)
+    }
+
+    fn word(&mut self) -> String {
+        let word =
+            |line: std::io::Result<String>| line.unwrap().strip_prefix('>').map(str::to_owned);
+        let found = self.lines.by_ref().find_map(word);
+        found.expect("the process ended by itself")
+    }
+}
+
+impl Drop for Appending {
+    fn drop(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+/// sled panics where a write fails, or never returns from it. The first the buffer survives; of the
+/// second the watchdog of the service frees it, which here the test is.
+#[test]
+fn after_a_card_has_failed_for_a_while_appends_are_accepted_again() {
+    let Some(card) = Mounted::new(DISK) else {
+        return;
+    };
+    let mut process = Appending::start(&card);
+    let mut hung = 0;
+    for changes in 0..40 {
+        while process.word() != "accepted" {}
+        drop(card.disk().fail_after(Some(changes)));
+        let failed = loop {
+            let word = process.word();
+            if word != "accepted" {
+                break word;
+            }
+        };
+        card.disk().mend();
+        if failed == "hangs" {
+            process = Appending::start_again(process, &card);
+            hung += 1;
+        }
+        let mut last = failed;
+        for _ in 0..2_000 {
+            last = process.word();
+            if last == "hangs" {
+                process = Appending::start_again(process, &card);
+                hung += 1;
+            }
+            if last == "accepted" {
+                break;
+            }
+        }
+        assert_eq!(last, "accepted", "after {changes} changes");
+    }
+    println!("the watchdog would have ended {hung} of 40");
+    assert!(hung < 20, "{hung} of 40 came back by a restart only");
 }

@@ -7,7 +7,7 @@ use scc_common::clock::SharedClock;
 use scc_common::id::DeviceId;
 use scc_common::record::{Cause, State};
 
-use super::{Finding, Outcome, both, each, same};
+use super::{Finding, Outcome, agent_says, both, each, same};
 use crate::capture::{attendance, camera};
 use crate::cmd::words::{cause as word, remedy};
 use crate::config::{Camera, Terminal};
@@ -53,10 +53,7 @@ fn named(id: &str, en: &str, device: &DeviceId, outcome: Outcome) -> Finding {
 fn known(device: &DeviceId, running: Option<&Status>) -> Option<Outcome> {
     let device = running?.devices.iter().find(|d| d.device == *device)?;
     match (device.state, device.cause) {
-        (State::Up, None) => Some(Outcome::Good(both(
-            "menurut agen yang sedang berjalan",
-            "says the running agent",
-        ))),
+        (State::Up, None) => Some(Outcome::Good(agent_says("berfungsi", "up"))),
         (_, Some(Cause::Starting)) => Some(Outcome::Skipped(both(
             "agen baru mulai melihat; ulangi semenit lagi",
             "the agent has only just begun to look; try again in a minute",

@@ -24,8 +24,8 @@ pub(super) fn power() -> Finding {
 }
 
 /// Room on the card, and whether it can be written. A folder that is not there yet is looked at where
-/// it will be made.
-pub(super) fn disk(state_dir: &Path, min_free: u64) -> Finding {
+/// it will be made. `again`: see [`words::as_agent`].
+pub(super) fn disk(state_dir: &Path, min_free: u64, again: &str) -> Finding {
     let outcome = match crate::config::grounds::nearest(state_dir)
         .and_then(|dir| Some((dir, health::disk(dir)?)))
     {
@@ -52,13 +52,10 @@ pub(super) fn disk(state_dir: &Path, min_free: u64) -> Finding {
         )),
         Some((dir, _)) if dir == state_dir && !may_write(dir) => Outcome::Bad(both(
             format!(
-                "{} tidak boleh ditulis oleh pengguna ini; jalankan `sudo -u scc-agent scc-agent doctor`",
+                "{} tidak boleh ditulis oleh pengguna ini; jalankan `{again}`",
                 dir.display()
             ),
-            format!(
-                "this user may not write {}; run `sudo -u scc-agent scc-agent doctor`",
-                dir.display()
-            ),
+            format!("this user may not write {}; run `{again}`", dir.display()),
         )),
         Some((_, (total, free))) => Outcome::Good(both(
             format!("{} bebas dari {}", size(free), size(total)),

@@ -417,6 +417,7 @@ async fn lanes_that_did_not_fit_into_the_hello_are_delivered_all_the_same() {
     let mut wire = rig.accept(16).await;
     let hello = wire.hello().await;
     assert!(hello.lanes.len() < 5_600, "all of it fits");
+    assert!(hello.partial, "the hub would close what is not told");
     wire.say(&hub.answer(&hello));
     drain(&rig, &mut wire, &mut hub).await;
     assert_eq!(hub.stored.len(), all.len());

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::lanes::Lanes;
 use super::record::{self, Insert};
-use super::{Commit, LaneKey, MAX_SEQ, NewRecord, Outcome, RecordKey, Write, derive};
+use super::{Commit, LaneKey, NewRecord, Outcome, RecordKey, Write, derive, is_noted};
 use crate::store::fleet;
 
 /// How long a transaction may take in more writes.
@@ -75,7 +75,8 @@ pub(super) fn run(
 impl Batch<'_> {
     fn one(&mut self, write: &Write) -> rusqlite::Result<Outcome> {
         match write {
-            Write::Record(new) => self.record(new),
+            Write::Record(new) => self.record(new, None),
+            Write::Imported { new, import } => self.record(new, Some(*import)),
             Write::Again(new) => {
                 if let Insert::NowReadable(id) = record::insert(self.c, new)? {
                     self.derive(id, new)?;
@@ -109,7 +110,8 @@ impl Batch<'_> {
         }
     }
 
-    fn record(&mut self, new: &NewRecord) -> rusqlite::Result<Outcome> {
+    /// `import`: an operator brings it in; otherwise its agent sent it.
+    fn record(&mut self, new: &NewRecord, import: Option<i64>) -> rusqlite::Result<Outcome> {
         let lane = &new.key.lane;
         self.sent(&new.key, new.received_ms);
         let insert = record::insert(self.c, new)?;
@@ -119,17 +121,22 @@ impl Batch<'_> {
                 self.lanes
                     .get(self.c, lane)?
                     .shrink_gap(self.c, lane, new.key.seq)?;
+                if let Some(import) = import {
+                    self.c
+                        .prepare_cached("UPDATE record SET imported = ?2 WHERE id = ?1")?
+                        .execute([id, import])?;
+                }
                 self.derive(id, new)?;
                 Ok(Outcome::Stored(id))
             }
-            Insert::Duplicate => {
-                self.duplicate(lane, new.received_ms)?;
-                Ok(Outcome::Duplicate)
-            }
-            // It was stored before and could not be read then; what is derived from it is new.
-            Insert::NowReadable(id) => {
-                self.duplicate(lane, new.received_ms)?;
-                self.derive(id, new)?;
+            Insert::Duplicate | Insert::NowReadable(_) => {
+                if import.is_none() {
+                    self.duplicate(lane, new.received_ms)?;
+                }
+                // It was stored before and could not be read then; what is derived from it is new.
+                if let Insert::NowReadable(id) = insert {
+                    self.derive(id, new)?;
+                }
                 Ok(Outcome::Duplicate)
             }
             Insert::Conflict => Ok(Outcome::Conflict),
@@ -154,7 +161,7 @@ impl Batch<'_> {
     }
 
     fn gap(&mut self, agent: &AgentId, gap: &Gap, now: WallMs) -> rusqlite::Result<()> {
-        if gap.range.is_empty() || gap.range.first == 0 || gap.range.last > MAX_SEQ {
+        if !is_noted(gap) {
             return Ok(());
         }
         let key = self.key(agent, gap.epoch, gap.stream);
@@ -180,13 +187,17 @@ impl Batch<'_> {
                 self.gap(agent, gap, now)?;
             }
         }
+        if hello.partial {
+            // what is not told may be on the card all the same
+            return Ok(());
+        }
         for key in self.open_lanes(agent)? {
             let offered = hello
                 .lanes
                 .iter()
                 .any(|o| o.epoch == key.epoch && o.stream == key.stream);
             if key.epoch != hello.epoch && !offered {
-                self.touch(&key, now);
+                self.touch(&key, now).ack = true;
                 self.lanes.get(self.c, &key)?.close(self.c, &key, now)?;
             }
         }

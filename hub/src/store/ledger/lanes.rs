@@ -33,6 +33,7 @@ pub(in crate::store) struct Lanes {
 pub(super) struct Lane {
     watermark: Seq,
     told_next: Seq,
+    told_ms: Option<WallMs>,
     closed: bool,
     /// Largest number in any gap: above it a stored record need not look for a gap to shrink.
     gap_end: Seq,
@@ -76,13 +77,14 @@ impl Lane {
     fn load(c: &Connection, key: &LaneKey) -> rusqlite::Result<Self> {
         let mut lane = c
             .prepare_cached(
-                "SELECT watermark, told_next, closed FROM lane WHERE agent = ?1 AND epoch = ?2 AND stream = ?3",
+                "SELECT watermark, told_next, told_ms, closed FROM lane WHERE agent = ?1 AND epoch = ?2 AND stream = ?3",
             )?
             .query_row(key_params(key), |row| {
                 Ok(Self {
                     watermark: number(row.get(0)?),
                     told_next: number(row.get(1)?),
-                    closed: row.get(2)?,
+                    told_ms: row.get(2)?,
+                    closed: row.get(3)?,
                     ..Self::default()
                 })
             })
@@ -205,6 +207,7 @@ impl Lane {
         now: WallMs,
     ) -> rusqlite::Result<()> {
         self.told_next = self.told_next.max(next.min(MAX_SEQ));
+        self.told_ms = self.told_ms.max(Some(now));
         if self.closed {
             self.close(c, key, now)?;
         }
@@ -240,10 +243,11 @@ impl Lane {
     pub(super) fn save(&self, c: &Connection, key: &LaneKey, now: WallMs) -> rusqlite::Result<()> {
         let (agent, epoch, stream) = key_params(key);
         c.prepare_cached(
-            "INSERT INTO lane (agent, epoch, stream, watermark, told_next, begun_ms, closed)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO lane (agent, epoch, stream, watermark, told_next, told_ms, begun_ms, closed)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (agent, epoch, stream) DO UPDATE SET
-               watermark = excluded.watermark, told_next = excluded.told_next, closed = excluded.closed",
+               watermark = excluded.watermark, told_next = excluded.told_next,
+               told_ms = excluded.told_ms, closed = excluded.closed",
         )?
         .execute(params![
             agent,
@@ -251,6 +255,7 @@ impl Lane {
             stream,
             self.watermark.cast_signed(),
             self.told_next.cast_signed(),
+            self.told_ms,
             now,
             self.closed
         ])?;

@@ -33,6 +33,12 @@ pub use wants::LaneWants;
 /// Largest number that a record or a gap may have: SQLite's integers are signed.
 pub const MAX_SEQ: Seq = (i64::MAX - 1).cast_unsigned();
 
+/// Whether the ledger notes such a gap at all; it passes over any other.
+#[must_use]
+pub const fn is_noted(gap: &Gap) -> bool {
+    !gap.range.is_empty() && gap.range.first > 0 && gap.range.last <= MAX_SEQ
+}
+
 /// One lane of one agent.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LaneKey {
@@ -112,6 +118,14 @@ pub struct NewRecord {
 pub enum Write {
     /// Store a record.
     Record(Box<NewRecord>),
+    /// Store a record that an operator brings in. One that is stored before is no duplicate: nobody sent
+    /// it twice.
+    Imported {
+        /// The record.
+        new: Box<NewRecord>,
+        /// The import that it is marked with.
+        import: i64,
+    },
     /// A stored record that was unreadable and is no longer.
     Again(Box<NewRecord>),
     /// Count a record that was found to be stored before its bytes were taken in again.
@@ -146,7 +160,7 @@ pub enum Write {
 pub enum Outcome {
     /// The record is stored now, under this id.
     Stored(i64),
-    /// The record was stored before; counted.
+    /// The record was stored before; counted, unless it was imported.
     Duplicate,
     /// Something else is stored under this identity; both are kept.
     Conflict,

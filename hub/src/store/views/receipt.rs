@@ -56,6 +56,9 @@ pub struct Receipt {
     pub unreadable: u64,
     /// Records of the day under whose number something else is stored; both are kept.
     pub conflicts: u64,
+    /// When the agent last told how far it has numbered, by the hub's clock; none if it has not since
+    /// the day began. What it has taken and not sent is in `queued` only as far as it has told.
+    pub told_ms: Option<WallMs>,
 }
 
 impl Store {
@@ -132,6 +135,11 @@ fn receipt(
     let conflicts = db
         .prepare_cached("SELECT count(*) FROM conflict WHERE agent = ?1 AND received_ms >= ?2")?
         .query_row(params![agent.as_str(), from_ms], |r| count(r, 0))?;
+    let told_ms = db
+        .prepare_cached(
+            "SELECT max(told_ms) FROM lane WHERE agent = ?1 AND closed = 0 AND told_ms >= ?2",
+        )?
+        .query_row(params![agent.as_str(), from_ms], |r| r.get(0))?;
     let streams = Stream::ALL
         .into_iter()
         .filter_map(|s| per.get(&s.code()).map(|receipt| (s, *receipt)))
@@ -141,5 +149,6 @@ fn receipt(
         gaps,
         unreadable,
         conflicts,
+        told_ms,
     })
 }

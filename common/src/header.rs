@@ -1,4 +1,5 @@
-//! The header that stands before every record in the buffer's files.
+//! The header that stands before every record in the buffer's files, and in an [export](crate::export)
+//! of them.
 //!
 //! Promise: a file of records can be understood without the index. The header names the record
 //! completely, says how long its body is and what it must hash to, and carries the watermark that
@@ -26,11 +27,11 @@
 //!
 //! The body follows at once; the next header follows the body.
 
-use scc_common::checksum::Checksum;
-use scc_common::clock::{ClockQuality, Stamp};
-use scc_common::id::{BootId, Epoch, Seq};
-use scc_common::stream::Stream;
-use scc_common::wire::MAX_BODY;
+use crate::checksum::Checksum;
+use crate::clock::{ClockQuality, Stamp};
+use crate::id::{BootId, Epoch, Seq};
+use crate::stream::Stream;
+use crate::wire::MAX_BODY;
 
 /// Length of a header, bytes.
 pub const HEADER_LEN: usize = 88;
