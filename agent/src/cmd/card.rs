@@ -13,7 +13,7 @@ use scc_common::lang::Lang;
 use scc_common::ranges::RangeSet;
 
 use super::units::size;
-use super::words::{stream, unreadable};
+use super::words::{as_agent, stream, unreadable};
 use super::{print, refuse};
 use crate::buffer::BufferError;
 use crate::buffer::check::{self, Check};
@@ -160,9 +160,14 @@ fn ranges(set: &RangeSet) -> String {
     words.join(", ")
 }
 
+/// The command again, as the user who may read a box's card.
+fn again(command: &str) -> String {
+    as_agent(&format!("buffer {command}"), Path::new(super::CONFIG))
+}
+
 fn no_buffer(root: &Path, error: &std::io::Error, command: &str, lang: Lang) -> String {
     if error.kind() != ErrorKind::NotFound {
-        return unreadable(root, error, &format!("scc-agent buffer {command}"), lang);
+        return unreadable(root, error, &again(command), lang);
     }
     let root = root.display();
     match lang {
@@ -218,7 +223,7 @@ fn not_exported(root: &Path, error: &ExportFailure, lang: Lang) -> String {
             return no_buffer(root, error, "export", lang);
         }
         ExportFailure::Card { path, error } => {
-            return unreadable(path, error, "scc-agent buffer export", lang);
+            return unreadable(path, error, &again("export"), lang);
         }
         ExportFailure::NoAgent => (
             "kartu ini belum mencatat milik agen mana; sebut id lokasinya dengan `--agent ID` (tertulis di \
