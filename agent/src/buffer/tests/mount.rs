@@ -32,8 +32,9 @@ fn locked(disk: &SharedDisk) -> MutexGuard<'_, Disk> {
 #[derive(Debug)]
 pub(super) struct Mounted {
     disk: SharedDisk,
-    folder: tempfile::TempDir,
+    /// Before the folder: it can be removed only when nothing is mounted there.
     session: Option<BackgroundSession>,
+    folder: tempfile::TempDir,
 }
 
 impl Mounted {
