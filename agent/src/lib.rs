@@ -9,6 +9,7 @@ pub mod capture;
 pub mod cmd;
 pub mod config;
 pub mod dial;
+mod durable;
 pub mod runtime;
 pub mod status;
 pub mod uplink;

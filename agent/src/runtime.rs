@@ -23,6 +23,7 @@ use crate::capture::attendance::TerminalSource;
 use crate::capture::board::Board;
 use crate::capture::camera::CameraSource;
 use crate::capture::health::{HealthSource, Sensors};
+use crate::capture::tally::TallySource;
 use crate::capture::{Context, Source, recorder};
 use crate::config::Config;
 use crate::status::{EVERY_S, Status};
@@ -306,7 +307,7 @@ fn sources(config: &Config, context: &Context, uplink: &Handle) -> JoinSet<()> {
     let mut sources = JoinSet::new();
     for camera in config.cameras.clone() {
         context.board.declare(&camera.id, DeviceKind::Camera);
-        let device = Some((camera.id.clone(), DeviceKind::Camera));
+        let device = Of::Device(camera.id.clone(), DeviceKind::Camera);
         let state_dir = config.state_dir.clone();
         let make =
             move || Box::new(CameraSource::new(camera.clone(), &state_dir)) as Box<dyn Source>;
@@ -314,7 +315,7 @@ fn sources(config: &Config, context: &Context, uplink: &Handle) -> JoinSet<()> {
     }
     for terminal in config.terminals.clone() {
         context.board.declare(&terminal.id, DeviceKind::Terminal);
-        let device = Some((terminal.id.clone(), DeviceKind::Terminal));
+        let device = Of::Device(terminal.id.clone(), DeviceKind::Terminal);
         let (agent, state_dir) = (config.agent.clone(), config.state_dir.clone());
         let make = move || {
             let source = TerminalSource::new(agent.clone(), terminal.clone(), state_dir.clone());
@@ -329,20 +330,27 @@ fn sources(config: &Config, context: &Context, uplink: &Handle) -> JoinSet<()> {
         let source = HealthSource::new(every, state_dir.clone(), status.clone(), sensors);
         Box::new(source) as Box<dyn Source>
     };
-    sources.spawn(supervise(None, make, context.clone()));
+    sources.spawn(supervise(Of::Box("health"), make, context.clone()));
+    let state_dir = config.state_dir.clone();
+    let make = move || Box::new(TallySource::new(&state_dir)) as Box<dyn Source>;
+    sources.spawn(supervise(Of::Box("tally"), make, context.clone()));
     sources
 }
 
+/// What a source is of.
+enum Of {
+    /// A device, which is at fault when its reader ends.
+    Device(DeviceId, DeviceKind),
+    /// The box itself; what is read of it.
+    Box(&'static str),
+}
+
 /// Runs a source until it is told to stop; a source that panics or returns is started again.
-async fn supervise(
-    device: Option<(DeviceId, DeviceKind)>,
-    make: impl Fn() -> Box<dyn Source>,
-    context: Context,
-) {
-    let name = device
-        .as_ref()
-        .map_or("health", |(id, _)| id.as_str())
-        .to_owned();
+async fn supervise(of: Of, make: impl Fn() -> Box<dyn Source>, context: Context) {
+    let name = match &of {
+        Of::Device(id, _) => id.as_str(),
+        Of::Box(what) => what,
+    };
     while !context.stop.is_cancelled() {
         // a set, so that the source ends with its supervisor
         let mut running = JoinSet::new();
@@ -356,7 +364,7 @@ async fn supervise(
             _ => "its reader in the agent ended",
         };
         tracing::error!(source = name, why, "a source is started again");
-        if let Some((id, kind)) = &device {
+        if let Of::Device(id, kind) = &of {
             context
                 .board
                 .fault(id, *kind, State::Down, Cause::Crashed, why);
@@ -413,7 +421,7 @@ mod tests {
             stop: CancellationToken::new(),
         };
         let (tries, ran) = (Arc::new(AtomicU32::new(0)), Arc::new(Notify::new()));
-        let device = Some((DeviceId::new("loket").unwrap(), DeviceKind::Camera));
+        let device = Of::Device(DeviceId::new("loket").unwrap(), DeviceKind::Camera);
         let (t, r) = (Arc::clone(&tries), Arc::clone(&ran));
         let make = move || {
             Box::new(Clumsy {

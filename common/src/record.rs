@@ -329,9 +329,35 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// What the buffer has accepted, by the agent's own count.
+    Tally(Tally),
     /// An event that this program does not know yet.
     #[serde(other)]
     Other,
+}
+
+/// How far the agent has numbered its records at the end of a period: its side of the comparison
+/// with what the hub has stored. What a lane has accepted in the period are the numbers from its
+/// `next` in the tally before (or 1) up to its `next` here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// When the tally before was taken, by the agent's clock; the period counts on the day it begins.
+    pub from_ms: WallMs,
+    /// When this one was taken, by the agent's clock, which was confirmed then.
+    pub to_ms: WallMs,
+    /// The lanes that have grown in the period.
+    pub lanes: Vec<LaneTally>,
+}
+
+/// One lane of a [`Tally`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaneTally {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The stream.
+    pub stream: Stream,
+    /// The number that the next record gets.
+    pub next: Seq,
 }
 
 /// How punches came from the terminal to the agent.

@@ -12,8 +12,8 @@ use scc_common::clock::{Clock, ClockQuality, ManualClock};
 use scc_common::export::{Begin, End, LaneFacts};
 use scc_common::id::{AgentId, DeviceId, Epoch, RunId};
 use scc_common::record::{
-    Cause, Content, DeviceKind, DeviceState, Event, Health, LaneHealth, LinkMode, Punch,
-    PunchBatch, ReadProof, RecordBody, Segment, Snapshot, State, Way,
+    Cause, Content, DeviceKind, DeviceState, Event, Health, LaneHealth, LaneTally, LinkMode, Punch,
+    PunchBatch, ReadProof, RecordBody, Segment, Snapshot, State, Tally, Way,
 };
 use scc_common::stream::Stream;
 use scc_common::wire::{
@@ -201,6 +201,15 @@ fn samples() -> Vec<Vec<u8>> {
             epoch,
             reason: String::new(),
         },
+        Event::Tally(Tally {
+            from_ms: 1,
+            to_ms: 2,
+            lanes: vec![LaneTally {
+                epoch,
+                stream: Stream::Event,
+                next: 1,
+            }],
+        }),
     ];
     let punches = PunchBatch {
         serial: String::new(),

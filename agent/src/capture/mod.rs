@@ -9,6 +9,7 @@ pub mod board;
 pub mod camera;
 pub mod health;
 pub mod recorder;
+pub mod tally;
 
 use scc_common::clock::SharedClock;
 use tokio_util::sync::CancellationToken;

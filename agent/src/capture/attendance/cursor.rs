@@ -31,6 +31,7 @@ use scc_common::id::Epoch;
 
 use super::layout::{Record, Who};
 use crate::capture::accept::Life;
+use crate::durable::replace;
 
 const MAGIC: &[u8; 8] = b"SCCSEEN1";
 /// Bytes of an entry.
@@ -341,24 +342,6 @@ impl Cursor {
             Err(stopped) => tracing::error!(%stopped, "the cursor's writer ended"),
         }
     }
-}
-
-/// Puts new content in a file's place so that a power cut leaves the old or the new.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<File> {
-    let new = path.with_extension("new");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .open(&new)?;
-    file.write_all_at(bytes, 0)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
-    if let Some(dir) = path.parent() {
-        File::open(dir)?.sync_all()?;
-    }
-    Ok(file)
 }
 
 #[cfg(test)]
