@@ -107,6 +107,8 @@ broken-intake-title = The hub has stopped receiving
 broken-intake-text = The hub is being started again. Data stays in the boxes at the sites and is sent again. Try again in a moment, or tell the administrator this code.
 broken-database-title = The hub cannot store new data
 broken-database-text = The hub's database disk is full or failing, and this page could not be loaded. Data stays in the boxes at the sites and follows later. Tell the administrator this and the code.
+broken-missing-title = The page could not be loaded
+broken-missing-text = The hub's database has lost part of what it held. Tell the administrator this and the code.
 broken-record-title = The page could not be loaded
 broken-record-text = Some data from a site cannot be stored at the hub yet and waits in its box. Tell the administrator this and the code.
 broken-media-title = The page could not be loaded
@@ -174,6 +176,9 @@ hub-record-remedy = This is a defect of the program: pass the technical details 
 hub-media = Pictures and video are held back
 hub-media-what = The hub's picture disk is full or failing. Punches and events are still received; pictures wait in the boxes at the sites and follow later.
 hub-media-remedy = Make room on the hub's picture disk; receiving goes on by itself.
+hub-missing = Data is missing at the hub
+hub-missing-what = The boxes' daily count is higher than what the database holds: data that had been received is no longer there. No site is to blame.
+hub-missing-remedy = Sites and days are in the technical details. Leave the boxes on: what their cards still hold is asked for again when they next connect. Check the health of the hub's disk, and who has opened the database.
 
 # sites
 all-sites = All sites
@@ -216,15 +221,27 @@ way-hub-intake = has stopped receiving
 way-hub-database = cannot store
 way-hub-record = part not stored yet
 way-hub-media = pictures held back
+way-hub-missing = has lost data
 no-picture-yet = Has never sent a picture
 taken-at = taken { $time }
 stale-at = old · { $time }
 every = every { $n } s
 receipt = Delivery receipt
 receipt-caption = Number of records
-receipt-sum = Stored: taken and arrived since 00:00 today. Queued: in the box now, of whatever day. Gap: lost since 00:00, with the reason. Duplicates: arrived again since 00:00, stored once. Taken is the sum of stored, queued and gap.
+receipt-running = Stored: taken and arrived since 00:00 today. Queued: in the box now, of whatever day. Gap: lost since 00:00, with the reason. Duplicates: arrived again since 00:00, stored once. Taken is the sum of stored, queued and gap.
 receipt-told = The box last reported its newest record number at { $time }.
 receipt-untold = Since 00:00 the box has not reported its newest record number; it may hold records that are not counted here.
+receipt-counted = Taken: the box's own count of that day, hour by hour. Stored, queued and gaps: what has become of each of these records by now. Duplicates: arrived again that day, stored once.
+receipt-equal = The counts of box and hub agree.
+receipt-seen = The box has not reported its count of that day. Stored: taken that day and arrived within 31 days. Gaps: lost that day. Duplicates: arrived again that day, stored once. What is queued is not known.
+receipt-day = Other days
+receipt-csv = Download CSV
+receipt-other-day = Date
+show = Show
+missing = { $n ->
+    [one] 1 record was once received by the hub and is no longer in its database. Tell an administrator.
+   *[other] { $n } records were once received by the hub and are no longer in its database. Tell an administrator.
+ }
 stream = Stream
 taken = Taken
 stored = Stored
@@ -258,6 +275,7 @@ machine-hub = machine { $machine } / hub { $hub }
 machine-hub-label = Machine / hub
 read-complete-at = complete { $time }
 read-partial-at = in part { $time }
+read-not-since = not read since that day
 read-not-today = not read today
 clock-ahead = clock is ahead by { $span }
 clock-behind = clock is behind by { $span }

@@ -5,6 +5,7 @@
 //! turns what was committed into states, [`web`] shows them to those who may see them.
 
 pub mod cmd;
+pub mod compare;
 pub mod config;
 pub mod fleet;
 pub mod gate;

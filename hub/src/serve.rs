@@ -17,6 +17,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::compare;
 use crate::config::Config;
 use crate::fleet::{Door, Fleet};
 use crate::gate::{self, Arrivals, Arrived, GateError};
@@ -109,6 +110,12 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
     };
     let mut ingest_task = tokio::spawn(ingest.run());
     let alive = store.clone();
+    let missing = compare::start(
+        store.clone(),
+        fleet.clone(),
+        Arc::clone(&clock),
+        stop_web.clone(),
+    );
     let parts = web::Parts {
         store,
         fleet,
@@ -116,6 +123,7 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
         clock,
         metrics,
         ingest: ingest_status,
+        missing,
         stop: stop_web.clone(),
     };
     let mut web = web.serve(parts)?;

@@ -17,6 +17,7 @@ use scc_common::stream::Stream;
 use scc_common::wire::{GapReason, Hello, LaneOffer, MAX_BODY, Now, SeqRange, UpMessage};
 use scc_hub::ingest::{Limits, Notice};
 use scc_hub::store::Store;
+use scc_hub::store::views::Day;
 
 const PUNCHES: Lane = Lane(Epoch(7), Stream::Attendance);
 
@@ -399,8 +400,13 @@ async fn the_receipt_goes_by_the_number_that_the_agent_tells_and_not_by_what_cam
     hub.until_watermark(EVENTS, 3).await;
     let store = Store::look(&hub.config().database()).unwrap();
     let receipt = async || {
-        let day = "1970-01-01".into();
-        store.receipt(agent(), day, 0).await.unwrap()
+        let day = Day {
+            name: "1970-01-01".into(),
+            from_ms: 0,
+            to_ms: i64::MAX,
+            ended: false,
+        };
+        store.receipt(agent(), day).await.unwrap()
     };
     let events = async || {
         let receipt = receipt().await;

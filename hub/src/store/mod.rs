@@ -2,12 +2,13 @@
 //! is in this module; none of its types is in a signature that leaves it.
 //!
 //! `ledger` is the write path of ingest, `fleet` the register, `people` users and sessions, `views`
-//! what pages and API read, `imports` what operators brought in, `follow` what `tail` and `backup` need.
+//! what pages and API read, `compared` what came of the daily comparison, `imports` what operators brought in, `follow` what `tail` and `backup` need.
 //!
 //! Promises: what a write returned `Ok` for survives a power cut; a read sees one moment of
 //! the database, however many statements it is made of; a write never waits for a reader, nor a
 //! reader for a write.
 
+mod compared;
 mod error;
 pub mod fleet;
 mod follow;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+pub use compared::Difference;
 pub use error::StoreError;
 pub(crate) use follow::backup;
 pub use follow::{BackupReport, Followed, Follower};

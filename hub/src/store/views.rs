@@ -10,10 +10,11 @@ use scc_common::stream::Stream;
 
 use super::{Store, StoreError};
 
+pub(super) mod counted;
 mod receipt;
 mod remembered;
 
-pub use receipt::{GapRow, Receipt, StreamReceipt};
+pub use receipt::{Basis, Day, GapRow, Receipt, StreamReceipt};
 pub use remembered::Remembered;
 
 /// A stored picture or piece of video.

@@ -2,6 +2,8 @@
 //! OpenAPI document is made from the types and handlers below, so it cannot drift from them.
 
 use axum::extract::{Path, Query, State as Shared};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
 use scc_common::record::{DeviceKind, State};
@@ -11,8 +13,9 @@ use utoipa::{IntoParams, OpenApi, ToSchema};
 use super::page::{visible, visible_site};
 use super::session::Viewer;
 use super::text::T;
-use super::{App, Refused, attendance};
+use super::{App, Refused, attendance, receipt as receipts};
 use crate::fleet::judge::{DeviceNow, SiteNow};
+use crate::store::views::Day;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -21,7 +24,7 @@ use crate::fleet::judge::{DeviceNow, SiteNow};
         version = "1",
         description = "Read-only. Log in on the web page first; the session cookie authorises. Times are milliseconds since 1970-01-01 UTC."
     ),
-    paths(overview, sites, site, devices, punches, receipt),
+    paths(overview, sites, site, devices, punches, receipt, receipt_csv),
     components(schemas(
         Overview, Count, Site, Device, Punch, Receipt, StreamLine, GapLine, Terminal
     ))
@@ -36,6 +39,7 @@ pub(crate) fn router() -> Router<App> {
         .route("/sites/{site}/devices", get(devices))
         .route("/sites/{site}/punches", get(punches))
         .route("/sites/{site}/receipt", get(receipt))
+        .route("/sites/{site}/receipt.csv", get(receipt_csv))
         .route("/openapi.json", get(document))
 }
 
@@ -158,6 +162,10 @@ struct Punch {
 #[derive(Debug, Serialize, ToSchema)]
 struct Receipt {
     day: String,
+    /// `running`: captured and arrived since the day began, lost since, waiting now. `counted`: the box's
+    /// own count of what it took on the day, and what became of it. `seen`: the day is over and the box
+    /// has not told its count.
+    basis: &'static str,
     /// When the box last told how far it has numbered what it took, which `taken` and `queued` go by.
     /// None: not since the day began, so that more may wait there.
     told_at_ms: Option<i64>,
@@ -169,8 +177,8 @@ struct Receipt {
     conflicts: u64,
 }
 
-/// One stream of a receipt. `stored`: captured and arrived since the day began; `queued`: at the site
-/// now, of whatever day; `lost`: to gaps since the day began; `taken` is their sum, not a check.
+/// One stream of a receipt, by its basis. `missing`: acknowledged by the hub, and neither in the
+/// database nor a gap. `taken` is the sum of stored, queued, lost and missing.
 #[derive(Debug, Serialize, ToSchema)]
 struct StreamLine {
     stream: &'static str,
@@ -178,6 +186,7 @@ struct StreamLine {
     stored: u64,
     queued: u64,
     lost: u64,
+    missing: u64,
     duplicates: u64,
 }
 
@@ -208,13 +217,11 @@ struct DayOf {
 }
 
 impl DayOf {
-    fn begin(&self, t: &T) -> Result<(String, i64), Refused> {
-        let Some(day) = &self.day else {
-            return Ok(t.today());
-        };
-        let date: jiff::civil::Date = day.parse().map_err(|_| Refused::Bad)?;
-        let begun = date.to_zoned(t.zone.clone()).map_err(|_| Refused::Bad)?;
-        Ok((date.to_string(), begun.timestamp().as_millisecond()))
+    fn of(&self, t: &T) -> Result<Day, Refused> {
+        match &self.day {
+            Some(day) => t.chosen(day).map(|(_, day)| day),
+            None => Ok(t.today()),
+        }
     }
 }
 
@@ -285,18 +292,18 @@ async fn punches(
     viewer: Viewer,
     Path(id): Path<String>,
     Query(day): Query<DayOf>,
-    headers: axum::http::HeaderMap,
+    headers: HeaderMap,
 ) -> Result<Json<Vec<Punch>>, Refused> {
     let snapshot = app.fleet.now();
     let site = visible_site(&viewer, &snapshot, &id)?;
-    let (day, _) = day.begin(&app.t(&headers))?;
+    let day = day.of(&app.t(&headers))?;
     let terminals = site
         .devices_of(DeviceKind::Terminal)
         .map(|d| d.id.clone())
         .collect();
     let rows = app
         .store
-        .punches(site.id.clone(), terminals, day, PUNCHES)
+        .punches(site.id.clone(), terminals, day.name, PUNCHES)
         .await
         .map_err(Refused::broken)?;
     let line = |p: crate::store::views::PunchRow| Punch {
@@ -310,26 +317,27 @@ async fn punches(
     Ok(Json(rows.into_iter().map(line).collect()))
 }
 
-#[utoipa::path(get, path = "/api/v1/sites/{site}/receipt", params(("site" = String, Path)),
-    responses((status = 200, body = Receipt), (status = 401), (status = 404)))]
+#[utoipa::path(get, path = "/api/v1/sites/{site}/receipt", params(("site" = String, Path), DayOf),
+    responses((status = 200, body = Receipt), (status = 400), (status = 401), (status = 404)))]
 async fn receipt(
     Shared(app): Shared<App>,
     viewer: Viewer,
     Path(id): Path<String>,
-    headers: axum::http::HeaderMap,
+    Query(day): Query<DayOf>,
+    headers: HeaderMap,
 ) -> Result<Json<Receipt>, Refused> {
     let snapshot = app.fleet.now();
     let site = visible_site(&viewer, &snapshot, &id)?;
-    let t = app.t(&headers);
-    let (day, from_ms) = t.today();
+    let day = day.of(&app.t(&headers))?;
     let found = app
         .store
-        .receipt(site.id.clone(), day.clone(), from_ms)
+        .receipt(site.id.clone(), day.clone())
         .await
         .map_err(Refused::broken)?;
-    let days = attendance::days(&app, &t, std::iter::once(site)).await?;
+    let days = attendance::days(&app, &day, std::iter::once(site)).await?;
     Ok(Json(Receipt {
-        day,
+        day: day.name,
+        basis: found.basis.name(),
         told_at_ms: found.told_ms,
         streams: found
             .streams
@@ -340,6 +348,7 @@ async fn receipt(
                 stored: r.stored,
                 queued: r.queued,
                 lost: r.lost,
+                missing: r.missing,
                 duplicates: r.duplicates,
             })
             .collect(),
@@ -366,6 +375,19 @@ async fn receipt(
         unreadable: found.unreadable,
         conflicts: found.conflicts,
     }))
+}
+
+#[utoipa::path(get, path = "/api/v1/sites/{site}/receipt.csv", params(("site" = String, Path), DayOf),
+    responses((status = 200, body = String, content_type = "text/csv"), (status = 400), (status = 401), (status = 404)))]
+async fn receipt_csv(
+    Shared(app): Shared<App>,
+    viewer: Viewer,
+    Path(id): Path<String>,
+    Query(day): Query<DayOf>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let day = day.of(&app.t(&headers))?;
+    receipts::csv(&app, &viewer, &id, &day).await
 }
 
 async fn document(_viewer: Viewer) -> Json<utoipa::openapi::OpenApi> {

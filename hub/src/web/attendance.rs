@@ -19,7 +19,7 @@ use super::text::T;
 use super::{App, Refused};
 use crate::fleet::Snapshot;
 use crate::fleet::judge::{DeviceNow, SiteNow};
-use crate::store::views::TerminalDay;
+use crate::store::views::{Day, TerminalDay};
 
 /// How far a terminal's day is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -102,12 +102,18 @@ impl TerminalRow {
         }
     }
 
-    /// The verdict in words.
+    /// The verdict on today in words.
     pub(crate) fn says(&self, t: &T) -> String {
+        self.says_of(t, &t.today())
+    }
+
+    /// The verdict on a day in words.
+    pub(crate) fn says_of(&self, t: &T, day: &Day) -> String {
         match (self.standing, self.at_ms) {
-            (Standing::Complete, Some(at)) => t.a("read-complete-at", "time", t.hm(at)),
-            (Standing::Partial, Some(at)) => t.a("read-partial-at", "time", t.hm(at)),
+            (Standing::Complete, Some(at)) => t.a("read-complete-at", "time", t.when(at)),
+            (Standing::Partial, Some(at)) => t.a("read-partial-at", "time", t.when(at)),
             (Standing::Never, _) => t.state(State::Never),
+            _ if day.ended => t.s("read-not-since"),
             _ => t.s("read-not-today"),
         }
     }
@@ -170,19 +176,18 @@ struct Board<'a> {
     of: usize,
 }
 
-/// Today of every terminal of these sites.
+/// A day of every terminal of these sites.
 pub(crate) async fn days<'a>(
     app: &App,
-    t: &T,
+    day: &Day,
     sites: impl Iterator<Item = &'a SiteNow>,
 ) -> Result<BTreeMap<(AgentId, DeviceId), TerminalDay>, Refused> {
     let terminals = sites.flat_map(|s| {
         s.devices_of(DeviceKind::Terminal)
             .map(|d| (s.id.clone(), d.id.clone()))
     });
-    let (day, from_ms) = t.today();
     app.store
-        .terminal_days(terminals.collect(), day, from_ms)
+        .terminal_days(terminals.collect(), day.name.clone(), day.from_ms)
         .await
         .map_err(Refused::broken)
 }
@@ -193,7 +198,7 @@ pub(crate) async fn parts(
     viewer: &Viewer,
     snapshot: &Snapshot,
 ) -> Result<Vec<Part>, Refused> {
-    let days = days(app, t, visible(viewer, snapshot)).await?;
+    let days = days(app, &t.today(), visible(viewer, snapshot)).await?;
     let row = |site: &SiteNow, device: &DeviceNow| {
         let day = days.get(&(site.id.clone(), device.id.clone()))?;
         Some(TerminalRow::new(site, device, day))

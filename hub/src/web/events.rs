@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::page::Part;
 use super::session::Viewer;
 use super::text::{T, finish};
-use super::{App, REQUEST, Refused, attendance, hub, overview, site};
+use super::{App, REQUEST, Refused, attendance, hub, overview, receipt, site};
 
 /// Shortest and longest time between two renderings for one viewer. Between them it is four times
 /// what the last one took: a viewer costs a fifth of a core at most, and who looks at a hub that has
@@ -48,10 +48,11 @@ async fn parts(app: &App, t: &T, viewer: &Viewer, place: &str) -> Result<Vec<Par
         "ringkasan" => overview::parts(app, t, viewer, &snapshot).await,
         "lokasi" => overview::sites_parts(t, viewer, &snapshot),
         "absensi" => attendance::parts(app, t, viewer, &snapshot).await,
-        other => {
-            let id = other.strip_prefix("lokasi/").ok_or(Refused::NotFound)?;
-            site::parts(app, t, viewer, &snapshot, id).await
-        }
+        other => match other.split('/').collect::<Vec<_>>()[..] {
+            ["lokasi", id] => site::parts(app, t, viewer, &snapshot, id).await,
+            ["tanda-terima", id, day] => receipt::parts(app, t, viewer, &snapshot, id, day).await,
+            _ => Err(Refused::NotFound),
+        },
     }?;
     hub::on_top(app, t, viewer, parts)
 }

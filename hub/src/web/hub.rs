@@ -21,12 +21,20 @@ pub(crate) enum What {
     Record,
     /// Pictures and video are paused.
     Media,
+    /// Records that were acknowledged are not in the database.
+    Missing,
 }
 
 impl What {
     /// Each of them, for a test that every one has its words.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 4] = [Self::Intake, Self::Database, Self::Record, Self::Media];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Intake,
+        Self::Database,
+        Self::Record,
+        Self::Media,
+        Self::Missing,
+    ];
 
     /// Whether nothing new at all is stored, so that what is on screen is of the past.
     pub(crate) const fn is_blind(self) -> bool {
@@ -49,6 +57,7 @@ impl What {
             Self::Database => "database",
             Self::Record => "record",
             Self::Media => "media",
+            Self::Missing => "missing",
         }
     }
 }
@@ -73,11 +82,12 @@ impl App {
                 since_ms: None,
             }];
         }
-        let status = self.ingest.borrow();
+        let (status, missing) = (self.ingest.borrow(), self.missing.borrow());
         let each = [
             (What::Database, &status.database),
             (What::Record, &status.record),
             (What::Media, &status.media),
+            (What::Missing, &*missing),
         ];
         each.into_iter()
             .filter_map(|(what, trouble)| {

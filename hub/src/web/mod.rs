@@ -43,6 +43,7 @@ mod ops;
 pub(crate) mod overview;
 mod page;
 pub mod password;
+mod receipt;
 mod refuse;
 mod seats;
 mod session;
@@ -97,6 +98,8 @@ pub struct Parts {
     pub metrics: PrometheusHandle,
     /// How ingest is, asked by `/healthz`.
     pub ingest: watch::Receiver<ingest::Status>,
+    /// What the daily comparison has found.
+    pub missing: watch::Receiver<Option<ingest::Trouble>>,
     /// Ends the event streams when the hub stops.
     pub stop: CancellationToken,
 }
@@ -115,6 +118,7 @@ pub(crate) struct Inner {
     pub(crate) clock: SharedClock,
     metrics: PrometheusHandle,
     ingest: watch::Receiver<ingest::Status>,
+    missing: watch::Receiver<Option<ingest::Trouble>>,
     stop: CancellationToken,
     limit: limit::LoginLimit,
     /// Open event streams, by session.
@@ -166,6 +170,8 @@ fn router(app: App) -> Router {
         .route("/", get(overview::page))
         .route("/lokasi", get(overview::sites_page))
         .route("/lokasi/{site}", get(site::page))
+        .route("/lokasi/{site}/tanda-terima", get(receipt::choose))
+        .route("/lokasi/{site}/tanda-terima/{day}", get(receipt::page))
         .route("/absensi", get(attendance::page))
         .route("/masuk", get(login::form).post(login::enter))
         .route("/keluar", post(login::leave))
@@ -255,6 +261,7 @@ impl Opened {
                 clock: parts.clock,
                 metrics: parts.metrics,
                 ingest: parts.ingest,
+                missing: parts.missing,
                 stop: parts.stop,
                 limit: limit::LoginLimit::new(),
                 streams: seats::Seats::new(STREAMS, STREAMS_PER_SESSION),

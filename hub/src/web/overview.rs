@@ -441,7 +441,7 @@ async fn punches_today<'a>(
     t: &T,
     sites: impl Iterator<Item = &'a SiteNow>,
 ) -> Result<Option<(u64, usize, usize)>, Refused> {
-    let days = attendance::days(app, t, sites).await?;
+    let days = attendance::days(app, &t.today(), sites).await?;
     if days.is_empty() {
         return Ok(None);
     }

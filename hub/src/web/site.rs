@@ -13,12 +13,13 @@ use super::attendance::{Standing, TerminalRow};
 use super::hub::HubTrouble;
 use super::overview::{device_name, device_says, rank, site_cause};
 use super::page::{Column, Menu, Part, Place, full, visible_site};
+use super::receipt::ReceiptPart;
 use super::session::Viewer;
 use super::text::T;
 use super::{App, Refused, attendance};
 use crate::fleet::Snapshot;
 use crate::fleet::judge::{DeviceNow, SiteCause, SiteNow};
-use crate::store::views::{PunchRow, Receipt, StreamReceipt};
+use crate::store::views::PunchRow;
 
 /// Where along the way something is: power, link, agent, device, source application, hub.
 #[derive(Debug, PartialEq, Eq)]
@@ -84,15 +85,6 @@ struct Cameras<'a> {
 }
 
 #[derive(Template)]
-#[template(path = "site_receipt.html")]
-struct ReceiptPart<'a> {
-    t: &'a T,
-    terminals: Vec<TerminalRow>,
-    receipt: Receipt,
-    total: StreamReceipt,
-}
-
-#[derive(Template)]
 #[template(path = "site_punches.html")]
 struct Punches<'a> {
     t: &'a T,
@@ -121,12 +113,12 @@ pub(crate) async fn parts(
     id: &str,
 ) -> Result<Vec<Part>, Refused> {
     let site = visible_site(viewer, snapshot, id)?;
-    let (day, from_ms) = t.today();
+    let day = t.today();
     let terminals: Vec<_> = site
         .devices_of(DeviceKind::Terminal)
         .map(|d| d.id.clone())
         .collect();
-    let days = attendance::days(app, t, std::iter::once(site)).await?;
+    let days = attendance::days(app, &day, std::iter::once(site)).await?;
     let rows: Vec<TerminalRow> = site
         .devices_of(DeviceKind::Terminal)
         .filter_map(|d| {
@@ -136,24 +128,10 @@ pub(crate) async fn parts(
         .collect();
     let newest = app
         .store
-        .punches(site.id.clone(), terminals, day.clone(), LISTED)
+        .punches(site.id.clone(), terminals, day.name.clone(), LISTED)
         .await
         .map_err(Refused::broken)?;
-    let mut receipt = app
-        .store
-        .receipt(site.id.clone(), day, from_ms)
-        .await
-        .map_err(Refused::broken)?;
-    receipt.streams = every_stream(site, &receipt.streams);
-    let total = receipt
-        .streams
-        .iter()
-        .fold(StreamReceipt::default(), |sum, (_, s)| StreamReceipt {
-            stored: sum.stored + s.stored,
-            queued: sum.queued + s.queued,
-            lost: sum.lost + s.lost,
-            duplicates: sum.duplicates + s.duplicates,
-        });
+    let receipt = ReceiptPart::of(app, t, site, day, rows.clone()).await?;
     let head = Head {
         t,
         site,
@@ -177,16 +155,7 @@ pub(crate) async fn parts(
         Part::new("head", &head)?,
         Part::new("way", &way)?,
         Part::new("cameras", &cameras(app, t, site).await?)?.in_column(pictures),
-        Part::new(
-            "receipt",
-            &ReceiptPart {
-                t,
-                terminals: rows.clone(),
-                receipt,
-                total,
-            },
-        )?
-        .in_column(Column::Main),
+        Part::new("receipt", &receipt)?.in_column(Column::Main),
     ];
     if !rows.is_empty() {
         let named = |device: &DeviceNow| device.name.clone();
@@ -213,22 +182,6 @@ pub(crate) async fn parts(
     }
     parts.push(Part::new("box", &BoxPart { t, site })?.in_column(Column::Main));
     Ok(parts)
-}
-
-/// What the site may send, with its zeros: a zero is the proof that nothing was lost.
-fn every_stream(site: &SiteNow, told: &[(Stream, StreamReceipt)]) -> Vec<(Stream, StreamReceipt)> {
-    let has = |kind| site.devices_of(kind).next().is_some();
-    let lines = Stream::ALL.into_iter().filter_map(|stream| {
-        let line = told.iter().find(|(s, _)| *s == stream).map(|(_, r)| *r);
-        let expected = match stream {
-            Stream::Event | Stream::Health => true,
-            Stream::Attendance => has(DeviceKind::Terminal),
-            Stream::Snapshot | Stream::Segment => has(DeviceKind::Camera),
-            Stream::Warehouse => false,
-        };
-        (expected || line.is_some()).then(|| (stream, line.unwrap_or_default()))
-    });
-    lines.collect()
 }
 
 async fn cameras<'a>(app: &App, t: &'a T, site: &'a SiteNow) -> Result<Cameras<'a>, Refused> {

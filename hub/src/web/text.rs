@@ -9,12 +9,15 @@ use std::borrow::{Borrow, Cow};
 use std::collections::HashMap;
 
 use fluent_templates::{LanguageIdentifier, Loader, fluent_bundle::FluentValue};
-use jiff::civil::DateTime;
+use jiff::civil::{Date, DateTime};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
 use scc_common::clock::WallMs;
 use scc_common::lang::Lang;
 use scc_common::record::{Cause, State};
+
+use crate::compare;
+use crate::store::views::Day;
 
 fluent_templates::static_loader! {
     static LOCALES = {
@@ -265,13 +268,21 @@ impl T {
         self.zone.to_offset(stamp).seconds() / 60
     }
 
-    /// Today, `yyyy-mm-dd`, and the moment that it began.
-    pub(crate) fn today(&self) -> (String, WallMs) {
+    /// Today.
+    pub(crate) fn today(&self) -> Day {
         let date = self.civil(self.now_ms).date();
-        let begun = date
-            .to_zoned(self.zone.clone())
-            .map_or(0, |z| z.timestamp().as_millisecond());
-        (date.to_string(), begun)
+        // no clock shows the last day of the calendar
+        self.day(date).unwrap_or_else(|| Day {
+            name: date.to_string(),
+            from_ms: 0,
+            to_ms: WallMs::MAX,
+            ended: false,
+        })
+    }
+
+    /// A day of the register's zone; none beyond the calendar.
+    pub(crate) fn day(&self, date: Date) -> Option<Day> {
+        compare::day(&self.zone, date, self.now_ms)
     }
 
     /// A terminal's own clock: seconds since 2000-01-01 in its zone.

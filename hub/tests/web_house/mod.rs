@@ -182,6 +182,7 @@ impl House {
             clock: shared,
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             ingest: ingest_status,
+            missing: watch::channel(None).1,
             stop: stop.clone(),
         };
         let config = config::Web {

@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, params};
 use scc_common::clock::WallMs;
 use scc_common::id::{AgentId, Epoch, Seq};
-use scc_common::record::Content;
+use scc_common::record::{Content, Event};
 use scc_common::stream::Stream;
 use scc_common::wire::{Gap, Hello};
 use tokio::time::Instant;
@@ -148,14 +148,23 @@ impl Batch<'_> {
             return Ok(());
         };
         derive::rows(self.c, id, new, said)?;
-        if let Content::Health(health) = &said.content {
-            for lane in &health.lanes {
-                let key = self.key(&new.key.lane.agent, lane.epoch, lane.stream);
-                self.touch(&key, new.received_ms);
-                self.lanes
-                    .get(self.c, &key)?
-                    .told(self.c, &key, lane.next, new.received_ms)?;
+        let told: Vec<(Epoch, Stream, Seq)> = match &said.content {
+            Content::Health(health) => {
+                let lanes = health.lanes.iter();
+                lanes.map(|l| (l.epoch, l.stream, l.next)).collect()
             }
+            Content::Event(Event::Tally(tally)) => {
+                let lanes = tally.lanes.iter();
+                lanes.map(|l| (l.epoch, l.stream, l.next)).collect()
+            }
+            _ => Vec::new(),
+        };
+        for (epoch, stream, next) in told {
+            let key = self.key(&new.key.lane.agent, epoch, stream);
+            self.touch(&key, new.received_ms);
+            self.lanes
+                .get(self.c, &key)?
+                .told(self.c, &key, next, new.received_ms)?;
         }
         Ok(())
     }

@@ -9,10 +9,10 @@ use jiff::{SignedDuration, civil::DateTime};
 use rusqlite::{Connection, params};
 use scc_common::clock::WallMs;
 use scc_common::record::{
-    Content, DeviceState, Event, Health, PunchBatch, ReadProof, RecordBody, Way,
+    Content, DeviceState, Event, Health, PunchBatch, ReadProof, RecordBody, Tally, Way,
 };
 
-use super::{NewRecord, StoredBody};
+use super::{MAX_SEQ, NewRecord, StoredBody};
 
 /// Writes the derived rows of the record that was stored under `id`.
 pub(super) fn rows(
@@ -24,6 +24,7 @@ pub(super) fn rows(
     let at_ms = said.stamp.wall_ms.min(new.received_ms);
     match &said.content {
         Content::Event(Event::DeviceState(state)) => device_state(c, new, state),
+        Content::Event(Event::Tally(told)) => tally(c, new, told),
         Content::Event(_) => Ok(()),
         Content::Punches(batch) => punches(c, id, new, said, batch, at_ms),
         Content::Health(health) => health_row(c, new, health, at_ms),
@@ -207,6 +208,26 @@ fn device_state(c: &Connection, new: &NewRecord, state: &DeviceState) -> rusqlit
         state.detail,
         state.last_good_ms,
     ])?;
+    Ok(())
+}
+
+fn tally(c: &Connection, new: &NewRecord, told: &Tally) -> rusqlite::Result<()> {
+    // The same number told again, by an agent that was killed before it could note that it had told it
+    // or by a copy of its card, says nothing new.
+    let mut row = c.prepare_cached(
+        "INSERT OR IGNORE INTO tally (agent, epoch, stream, next, from_ms, received_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for lane in told.lanes.iter().filter(|lane| lane.next <= MAX_SEQ + 1) {
+        row.execute(params![
+            new.key.lane.agent.as_str(),
+            lane.epoch.0.cast_signed(),
+            lane.stream.code(),
+            lane.next.cast_signed(),
+            told.from_ms.min(new.received_ms),
+            new.received_ms,
+        ])?;
+    }
     Ok(())
 }
 
