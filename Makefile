@@ -20,6 +20,7 @@ help:
 	@echo 'make test         formatting, lints, all tests, the browser, documentation'
 	@echo 'make kills        kill -9 of agent, camera reader and hub, 50 rounds under load, with an oracle beside them'
 	@echo 'make outage       the hub away for 10 minutes, then everything arrives and a punch is on the page at once'
+	@echo 'make faults-selftest  mutants of our own code, each of which must turn a named test red'
 	@echo 'make bench-camera the camera path beside ffmpeg on the same stream'
 	@echo 'make setup        install the Debian packages that all of this needs'
 
@@ -38,7 +39,7 @@ setup:
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}"
 	fi
 
-.PHONY: build demo demo-check kills outage bench-camera
+.PHONY: build demo demo-check kills outage faults-selftest bench-camera
 build: setup
 	$(CARGO) build --workspace --bins --locked
 
@@ -56,6 +57,10 @@ kills: build
 
 outage: build
 	@exec target/debug/scc-ordeal outage --minutes $(MINUTES)
+
+# every promise broken on purpose, one by one, in a copy of the tree; each must turn its test red
+faults-selftest: setup
+	$(CARGO) run --locked -p scc-tests --bin scc-mutants
 
 bench-camera: setup
 	tests/bench-camera.sh

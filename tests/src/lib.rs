@@ -4,6 +4,7 @@ pub mod camera;
 pub mod child;
 pub mod control;
 pub mod demo;
+pub mod mutants;
 pub mod ordeal;
 pub mod proxy;
 pub mod terminal;
