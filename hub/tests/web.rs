@@ -16,7 +16,7 @@ use web_house::client::{Browser, between};
 use web_house::{House, NOW, RSUD_PICTURE, VILLA_PICTURE, device_state, trouble};
 
 /// Every route that shows something, with what an operator, RSUD's own user and a stranger get.
-const ROUTES: [(&str, u16, u16, u16); 32] = [
+const ROUTES: [(&str, u16, u16, u16); 43] = [
     ("/", 200, 200, 303),
     ("/lokasi", 200, 200, 303),
     ("/lokasi/rsud", 200, 200, 303),
@@ -45,6 +45,27 @@ const ROUTES: [(&str, u16, u16, u16); 32] = [
     ("/api/v1/sites/damkar-lalabata/punches", 200, 404, 401),
     ("/api/v1/sites/rsud/receipt", 200, 200, 401),
     ("/api/v1/sites/villa-yuliana/receipt", 200, 404, 401),
+    ("/api/v1/sites/rsud/receipt?day=2026-11-23", 200, 200, 401),
+    ("/api/v1/sites/rsud/receipt?day=2026-11-25", 400, 400, 401),
+    ("/api/v1/sites/rsud/receipt.csv", 200, 200, 401),
+    ("/api/v1/sites/rsud/receipt.csv?day=kemarin", 400, 400, 401),
+    ("/api/v1/sites/villa-yuliana/receipt.csv", 200, 404, 401),
+    ("/lokasi/rsud/tanda-terima/2026-11-23", 200, 200, 303),
+    ("/lokasi/rsud/tanda-terima/kemarin", 400, 400, 303),
+    (
+        "/lokasi/villa-yuliana/tanda-terima/2026-11-23",
+        200,
+        404,
+        303,
+    ),
+    ("/lokasi/rsud/tanda-terima?hari=2026-11-23", 303, 303, 303),
+    ("/lokasi/villa-yuliana/tanda-terima", 303, 404, 303),
+    (
+        "/events?di=tanda-terima/villa-yuliana/2026-11-23",
+        0,
+        404,
+        401,
+    ),
     ("/api/v1/openapi.json", 200, 200, 401),
     ("/healthz", 200, 200, 200),
     // the test is a loopback peer, as Prometheus on the hub is

@@ -366,7 +366,13 @@ mod tests {
         assert_eq!(id.when(id.now_ms - 47 * 60_000), "08.55");
         assert_eq!(id.when(id.now_ms - 17 * 3_600_000), "kemarin 16.42");
         assert_eq!(id.when(id.now_ms - 12 * 86_400_000), "12 Nov");
-        assert_eq!(id.today(), ("2026-11-24".to_owned(), 1_795_449_600_000));
+        let today = Day {
+            name: "2026-11-24".to_owned(),
+            from_ms: 1_795_449_600_000,
+            to_ms: 1_795_536_000_000,
+            ended: false,
+        };
+        assert_eq!(id.today(), today);
         assert_eq!(id.terminal_hms(7 * 3_600 + 29 * 60 + 5), "07.29.05");
         let en = t(Lang::En);
         assert_eq!(en.hm(en.now_ms), "09:42");

@@ -92,6 +92,7 @@ pub(crate) struct House {
     notices: broadcast::Sender<Arc<Notice>>,
     presence: broadcast::Sender<Presence>,
     ingest: watch::Sender<Status>,
+    missing: watch::Sender<Option<Trouble>>,
     stop: CancellationToken,
     pub(crate) root: rustls::RootCertStore,
     dir: tempfile::TempDir,
@@ -161,6 +162,7 @@ impl House {
         let (notices, news) = broadcast::channel(64);
         let (presence, changes) = broadcast::channel(64);
         let (ingest, ingest_status) = watch::channel(Status::default());
+        let (missing, missing_told) = watch::channel(None);
         let stop = CancellationToken::new();
         let shared: SharedClock = Arc::clone(&clock) as SharedClock;
         let here = Mutex::new(
@@ -182,7 +184,7 @@ impl House {
             clock: shared,
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             ingest: ingest_status,
-            missing: watch::channel(None).1,
+            missing: missing_told,
             stop: stop.clone(),
         };
         let config = config::Web {
@@ -198,6 +200,7 @@ impl House {
             notices,
             presence,
             ingest,
+            missing,
             stop,
             root,
             dir,
@@ -286,6 +289,11 @@ impl House {
             database: Some(trouble("the disk of the database is full")),
             ..Status::default()
         });
+    }
+
+    /// The daily comparison has found something.
+    pub(crate) fn records_are_missing(&self, why: &str) {
+        self.missing.send_replace(Some(trouble(why)));
     }
 
     /// Ingest reports how it is.
