@@ -1,6 +1,12 @@
 //! The receipt of a day that is over: its page, its file, and what the hub says when it has lost
 //! something.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test says what it expected by failing"
+)]
+
 mod web_house;
 
 use rusqlite::params;
