@@ -22,6 +22,7 @@ pub mod plan;
 mod recover;
 mod retain;
 mod scan;
+mod steps;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -41,9 +42,9 @@ use scc_common::wire::{GapReason, LaneOffer, MAX_BODY, SeqRange};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::config::BufferLimits;
-use disk::Steps;
 pub(crate) use disk::sync_dir;
 pub use scc_common::header as format;
+use steps::Steps;
 use store::{Incoming, Store};
 use worker::{Request, Worker};
 

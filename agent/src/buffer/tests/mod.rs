@@ -5,6 +5,8 @@ mod card;
 mod crash;
 mod damage;
 mod forgetful;
+mod kill;
+mod life;
 mod limits;
 mod model;
 mod mount;
@@ -23,7 +25,7 @@ use scc_common::record::{Content, Event, RecordBody, Segment, Snapshot};
 use scc_common::stream::Stream;
 use scc_common::wire::{GapReason, LaneOffer, SeqRange};
 
-use super::disk::Steps;
+use super::steps::Steps;
 use super::store::{Incoming, Store};
 use super::{Buffer, Lane, Stored};
 use crate::config::{BufferLimits, StreamLimits};
