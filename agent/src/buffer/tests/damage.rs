@@ -1,4 +1,5 @@
 //! The card gives back something else than was written: the rest stays, and what is lost is named.
+//! [`sweep`](super::sweep) tries every block.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -44,7 +45,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+pub(super) fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -56,7 +57,7 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Opens a copy that `harm` has damaged; fails if that takes longer than ten seconds.
-fn open_damaged(
+pub(super) fn open_damaged(
     golden: &Path,
     clock: &Arc<ManualClock>,
     harm: impl FnOnce(&Path),
@@ -76,65 +77,6 @@ fn open_damaged(
     opened.expect("the buffer opens within ten seconds");
     let store = opening.join().unwrap().unwrap();
     (dir, store)
-}
-
-#[test]
-fn each_zeroed_block_costs_only_the_records_in_it() {
-    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
-    let whole = golden(dir.path(), &clock);
-    let mut paths = Vec::new();
-    files(dir.path(), &mut paths);
-    let (mut tried, mut lost_once) = (0, 0);
-    for path in paths {
-        let name = path.strip_prefix(dir.path()).unwrap().to_owned();
-        let bytes = fs::read(&path).unwrap();
-        for (block, content) in bytes.chunks(4096).enumerate() {
-            if content.iter().all(|b| *b == 0) {
-                continue;
-            }
-            tried += 1;
-            let at = block * 4096;
-            let place = format!("{} block {block}", name.display());
-            let (_dir, mut store) = open_damaged(dir.path(), &clock, |copy| {
-                let file = fs::OpenOptions::new()
-                    .write(true)
-                    .open(copy.join(&name))
-                    .unwrap();
-                file.write_all_at(&vec![0; content.len()], at as u64)
-                    .unwrap();
-            });
-            let contents = Contents::of(&mut store);
-            let is_index = name.starts_with("buffer/index");
-            let mut lost = 0;
-            for (key, sum) in &whole {
-                match contents.held.get(key) {
-                    Some(held) => assert_eq!(held, sum, "{place}: {key:?}"),
-                    None => {
-                        assert!(!is_index, "{place}: the index is damaged, {key:?} is not");
-                        let acked = key.0.stream == Stream::Event && key.1 <= 4;
-                        let reason = if acked {
-                            GapReason::EvictedAfterAck
-                        } else {
-                            GapReason::Damaged
-                        };
-                        assert_eq!(contents.gaps.get(key), Some(&reason), "{place}: {key:?}");
-                        lost += 1;
-                    }
-                }
-            }
-            assert!(lost <= 10, "{place}: {lost} records lost to one block");
-            if lost > 0 {
-                lost_once += 1;
-                assert!(store.damage.detail.is_some(), "{place}: not reported");
-            }
-            let more = store.append(&[incoming(&event(&*clock, "afterwards"))]);
-            assert!(more[0].is_ok(), "{place}: {more:?}");
-        }
-    }
-    assert!(
-        tried > 20 && lost_once > 10,
-        "{tried} tried, {lost_once} with loss"
-    );
 }
 
 #[test]

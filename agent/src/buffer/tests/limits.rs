@@ -314,7 +314,7 @@ impl Ledger {
     }
 }
 
-fn punches(clock: &dyn Clock, n: u64) -> RecordBody {
+pub(super) fn punches(clock: &dyn Clock, n: u64) -> RecordBody {
     let punch = Punch {
         user: format!("{n} {}", "x".repeat(3_000)),
         local_s: 0,

@@ -12,6 +12,7 @@ mod model;
 mod mount;
 mod plan;
 mod power;
+mod sweep;
 mod weight;
 
 use std::collections::BTreeMap;
