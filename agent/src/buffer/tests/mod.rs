@@ -12,6 +12,7 @@ mod model;
 mod mount;
 mod plan;
 mod power;
+mod reconfigured;
 mod sweep;
 mod weight;
 
