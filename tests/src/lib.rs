@@ -6,4 +6,5 @@ pub mod control;
 pub mod demo;
 pub mod ordeal;
 pub mod proxy;
+pub mod small_card;
 pub mod terminal;

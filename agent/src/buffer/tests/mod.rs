@@ -13,6 +13,8 @@ mod mount;
 mod plan;
 mod power;
 mod reconfigured;
+#[path = "../../../../tests/src/small_card.rs"]
+mod small_card;
 mod sweep;
 mod weight;
 
