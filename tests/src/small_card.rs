@@ -38,7 +38,7 @@ pub fn run_again(name: &str, folder: &str, mib: u32) -> io::Result<Option<String
         let hint = format!("{why} ({ALLOW_SKIP}=1 goes on without)");
         return Err(io::Error::other(hint));
     }
-    println!("SKIPPED: {why}");
+    writeln!(io::stdout().lock(), "SKIPPED: {why}")?;
     Ok(None)
 }
 

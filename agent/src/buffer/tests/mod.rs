@@ -14,6 +14,7 @@ mod plan;
 mod power;
 mod reconfigured;
 #[path = "../../../../tests/src/small_card.rs"]
+#[expect(unreachable_pub, reason = "the tests of the whole have it in public")]
 mod small_card;
 mod sweep;
 mod weight;
