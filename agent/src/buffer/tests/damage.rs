@@ -7,7 +7,10 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use scc_common::id::AgentId;
+
 use super::*;
+use crate::buffer::{export, import, owner};
 
 /// A small buffer with records of three streams, some of them acknowledged.
 fn golden(dir: &Path, clock: &Arc<ManualClock>) -> BTreeMap<(Lane, Seq), Checksum> {
@@ -199,4 +202,51 @@ fn a_body_that_rotted_is_skipped_reported_and_stays_a_gap() {
     let contents = Contents::of(&mut store);
     assert_eq!(contents.gaps.get(&(lane, 1)), Some(&GapReason::Damaged));
     assert_eq!(contents.held.len(), whole.len() - 1);
+}
+
+#[test]
+fn a_file_that_is_dropped_takes_no_number_that_an_import_put_into_another_file() {
+    let (dir, out, clock) = (in_memory(), in_memory(), clock());
+    golden(dir.path(), &clock);
+    let root = dir.path().join("buffer");
+    let agent = AgentId::new("rsud").unwrap();
+    owner::note(&root, &agent).unwrap();
+    let file = out.path().join("x");
+    export::export(&root, None, &file, &*clock).unwrap();
+    let mut store = open_store(dir.path(), roomy(), &clock, &Steps::default()).unwrap();
+    let lane = lane_of(store.epoch, Stream::Snapshot);
+    // one in the middle of its file
+    let place = store.index.place(lane, 5).unwrap().unwrap();
+    let mut paths = Vec::new();
+    files(&root.join("snapshot"), &mut paths);
+    let rotten = fs::OpenOptions::new().write(true).open(&paths[0]);
+    let rotten = rotten.unwrap().write_all_at(b"rot", place.offset + 200);
+    rotten.unwrap();
+    assert!(store.read(lane, range(5, 5), 1).unwrap().is_empty());
+    assert_eq!(store.damage.records, 1);
+    drop(store);
+    let shared: SharedClock = clock.clone();
+    let done = import::import(dir.path(), roomy(), &shared, &agent, &file).unwrap();
+    assert_eq!(done.stored, 1);
+
+    // the first file of stills must go, the one that holds what it had lost fits
+    let small = limits(48 << 20, 64 << 10, 4 << 20);
+    let mut store = open_store(dir.path(), small, &clock, &Steps::default()).unwrap();
+    let whole = Contents::of(&mut store);
+    assert!((1..=12).all(|seq| whole.held.contains_key(&(lane, seq))));
+    let more = store.append(&[incoming(&snapshot(&*clock, 99, 30_000))]);
+    assert!(more[0].is_ok(), "{more:?}");
+    for again in [false, true] {
+        if again {
+            drop(store);
+            store = open_store(dir.path(), small, &clock, &Steps::default()).unwrap();
+        }
+        assert_eq!(store.damage, crate::buffer::Damage::default());
+        let left = Contents::of(&mut store);
+        assert!(left.held.contains_key(&(lane, 5)), "it is on the card");
+        for seq in (1..=12).filter(|seq| *seq != 5) {
+            let reason = left.gaps.get(&(lane, seq));
+            assert_eq!(reason, Some(&GapReason::EvictedBySize), "{seq}");
+        }
+    }
 }
