@@ -7,4 +7,5 @@ pub mod demo;
 pub mod mutants;
 pub mod ordeal;
 pub mod proxy;
+pub mod small_card;
 pub mod terminal;

@@ -9,6 +9,10 @@
 
 #[path = "delivery/card.rs"]
 mod card;
+#[path = "delivery/damaged.rs"]
+mod damaged;
+#[path = "delivery/full.rs"]
+mod full;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -16,7 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scc_agent::buffer::Buffer;
+use scc_agent::buffer::{Buffer, BufferError};
 use scc_agent::capture::board::Board;
 use scc_agent::config::{BufferLimits, Hub as HubAddress, Identity};
 use scc_agent::uplink::mqtt::Mqtt;
@@ -163,16 +167,28 @@ impl Site {
     }
 
     async fn append(&mut self, device: &str, content: Content) -> (u8, i64) {
+        self.try_append(device, content).await.unwrap()
+    }
+
+    async fn try_append(
+        &mut self,
+        device: &str,
+        content: Content,
+    ) -> Result<(u8, i64), BufferError> {
         let stamp = SystemClock::new().stamp();
         let device = DeviceId::new(device).unwrap();
         let body = RecordBody::new(stamp, Some(device), content);
-        let accepted = self.buffer.append(&body).await.unwrap();
+        let accepted = self.buffer.append(&body).await?;
         let key = (accepted.stream.code(), i64::try_from(accepted.seq).unwrap());
         self.written.insert(key, Checksum::of(&body.encode()).0);
-        key
+        Ok(key)
     }
 
     async fn punch(&mut self) -> (u8, i64) {
+        self.try_punch().await.unwrap()
+    }
+
+    async fn try_punch(&mut self) -> Result<(u8, i64), BufferError> {
         let batch = PunchBatch {
             serial: "CGKK223862906".into(),
             way: Way::Live,
@@ -181,7 +197,7 @@ impl Site {
             read: None,
             punches: Vec::new(),
         };
-        self.append("absensi", Content::Punches(batch)).await
+        self.try_append("absensi", Content::Punches(batch)).await
     }
 
     async fn still(&mut self, bytes: usize) {
@@ -207,13 +223,15 @@ impl Site {
         self.append("loket", Content::Segment(segment)).await;
     }
 
-    fn stored(&self) -> Rows {
+    /// The hub's database, to look at.
+    fn ledger(&self) -> rusqlite::Connection {
         let database = self.dir.path().join("hub.sqlite");
-        let sql = rusqlite::Connection::open_with_flags(
-            database,
-            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
-        )
-        .unwrap();
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        rusqlite::Connection::open_with_flags(database, flags).unwrap()
+    }
+
+    fn stored(&self) -> Rows {
+        let sql = self.ledger();
         let mut rows = sql.prepare("SELECT stream, seq, sum FROM record").unwrap();
         let row = |r: &rusqlite::Row<'_>| Ok(((r.get(0)?, r.get(1)?), r.get(2)?));
         rows.query_map([], row)
@@ -224,13 +242,10 @@ impl Site {
 
     /// Records that came although the hub had them.
     fn duplicates(&self) -> i64 {
-        let sql = rusqlite::Connection::open_with_flags(
-            self.dir.path().join("hub.sqlite"),
-            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
-        )
-        .unwrap();
         let query = "SELECT coalesce(sum(count), 0) FROM duplicate";
-        sql.query_row(query, [], |row| row.get(0)).unwrap()
+        self.ledger()
+            .query_row(query, [], |row| row.get(0))
+            .unwrap()
     }
 
     /// Waits until the hub has committed this record.

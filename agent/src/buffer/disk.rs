@@ -4,8 +4,7 @@
 //! for deleting on a full card), `index/` (sled), and per stream a folder with files named
 //! `<number>-<epoch>.rec`. Numbers grow over all streams, so a lower number is an older file.
 //!
-//! Each step first asks [`Steps`], which a test can tell to fail from the n-th step on: that is how
-//! a crash between any two durable steps is tried.
+//! Each step first asks [`Steps`], which a test can tell to fail or to kill the process there.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -16,53 +15,10 @@ use scc_common::id::Epoch;
 use scc_common::stream::Stream;
 
 use super::Lane;
+use super::steps::{Point, Steps};
 
 /// Size of the ballast, bytes.
 pub(super) const BALLAST: u64 = 4 << 20;
-
-/// Counts durable steps; in tests it can end them.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Steps {
-    #[cfg(test)]
-    left: Option<std::sync::Arc<std::sync::atomic::AtomicI64>>,
-}
-
-impl Steps {
-    /// Every step after the first `n` fails, as if the process had ended there.
-    #[cfg(test)]
-    pub(super) fn ending_after(n: i64) -> Self {
-        Self {
-            left: Some(std::sync::Arc::new(n.into())),
-        }
-    }
-
-    /// Steps that are still allowed.
-    #[cfg(test)]
-    pub(super) fn left(&self) -> i64 {
-        self.left
-            .as_ref()
-            .map_or(i64::MAX, |n| n.load(std::sync::atomic::Ordering::SeqCst))
-    }
-
-    /// Called before each durable step.
-    #[cfg_attr(
-        not(test),
-        expect(
-            clippy::unused_self,
-            clippy::unnecessary_wraps,
-            reason = "only tests let a step fail"
-        )
-    )]
-    pub(super) fn step(&self) -> io::Result<()> {
-        #[cfg(test)]
-        if let Some(left) = &self.left
-            && left.fetch_sub(1, std::sync::atomic::Ordering::SeqCst) <= 0
-        {
-            return Err(io::Error::other("the test ended the process here"));
-        }
-        Ok(())
-    }
-}
 
 /// One file of records. All its records are of one lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -116,7 +72,9 @@ impl Disk {
         for stream in Stream::ALL {
             let dir = disk.dir(stream);
             if !dir.is_dir() {
+                disk.steps.step(Point::MakeFolder)?;
                 fs::create_dir_all(&dir)?;
+                disk.steps.step(Point::SyncFolder)?;
                 sync_dir(root)?;
             }
         }
@@ -149,7 +107,7 @@ impl Disk {
 
     /// Makes a new, empty file.
     pub(super) fn create(&self, id: FileId) -> io::Result<File> {
-        self.steps.step()?;
+        self.steps.step(Point::Create)?;
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -172,33 +130,34 @@ impl Disk {
 
     /// Writes at an offset.
     pub(super) fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.steps.step()?;
+        self.steps.step(Point::Write)?;
         file.write_all_at(bytes, offset)
     }
 
     /// Makes what was written to a file durable.
     pub(super) fn sync(&self, file: &File) -> io::Result<()> {
-        self.steps.step()?;
+        self.steps.step(Point::Sync)?;
         file.sync_data()
     }
 
     /// Makes the names in a stream's folder durable.
     pub(super) fn sync_names(&self, stream: Stream) -> io::Result<()> {
-        self.steps.step()?;
+        self.steps.step(Point::SyncNames)?;
         sync_dir(&self.dir(stream))
     }
 
     /// Cuts a file, durably.
     pub(super) fn truncate(&self, id: FileId, len: u64) -> io::Result<()> {
-        self.steps.step()?;
+        self.steps.step(Point::Cut)?;
         let file = OpenOptions::new().write(true).open(self.path(id))?;
         file.set_len(len)?;
+        self.steps.step(Point::SyncCut)?;
         file.sync_data()
     }
 
     /// Removes a file, durably. One that is not there is removed already.
     pub(super) fn unlink(&self, id: FileId) -> io::Result<()> {
-        self.steps.step()?;
+        self.steps.step(Point::Unlink)?;
         match fs::remove_file(self.path(id)) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
             _ => {}
@@ -214,7 +173,10 @@ impl Disk {
 
     /// Gives the ballast's room back to the card; whether there was any.
     pub(super) fn drop_ballast(&self) -> bool {
-        fs::remove_file(self.root.join("ballast")).is_ok()
+        self.steps
+            .step(Point::DropBallast)
+            .and_then(|()| fs::remove_file(self.root.join("ballast")))
+            .is_ok()
     }
 
     /// Takes the ballast's room, unless it has it already.
@@ -223,11 +185,13 @@ impl Disk {
         if fs::metadata(&path).is_ok_and(|m| m.len() == BALLAST) {
             return Ok(());
         }
+        self.steps.step(Point::MakeBallast)?;
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .open(&path)?;
+        self.steps.step(Point::FillBallast)?;
         if let Err(e) =
             rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, BALLAST)
         {

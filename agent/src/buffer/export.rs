@@ -23,11 +23,12 @@ use scc_common::id::AgentId;
 use scc_common::ranges::RangeSet;
 use scc_common::wire::{GapReason, SeqRange};
 
-use super::disk::{self, FileId, Steps, read_or_zeros, sync_dir};
+use super::disk::{self, FileId, read_or_zeros, sync_dir};
 use super::format::HEADER_LEN;
 use super::index::Index;
 use super::lane::LaneState;
 use super::scan::{Found, Verify, scan};
+use super::steps::Steps;
 use super::{Lane, check, owner, recover};
 
 /// Why nothing was exported.

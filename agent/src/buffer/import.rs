@@ -21,10 +21,11 @@ use scc_common::id::{AgentId, Seq};
 use scc_common::ranges::RangeSet;
 use scc_common::wire::{Gap, GapReason, SeqRange};
 
-use super::disk::{FileId, Steps};
+use super::disk::FileId;
 use super::format::{HEADER_LEN, Header};
 use super::index::{Changes, MAX_ACKED_RANGES, Place};
 use super::retain::Planned;
+use super::steps::Steps;
 use super::store::{FileInfo, Store};
 use super::{BufferError, Damage, Lane, lock, make_root, owner};
 use crate::config::BufferLimits;

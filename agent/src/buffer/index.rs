@@ -28,7 +28,8 @@ use scc_common::stream::Stream;
 use scc_common::wire::{Gap, GapReason, SeqRange};
 
 use super::Lane;
-use super::disk::{FileId, Steps, sync_dir};
+use super::disk::{FileId, sync_dir};
+use super::steps::{Point, Steps};
 
 /// Version of keys and values.
 const VERSION: u8 = 1;
@@ -179,9 +180,12 @@ impl Index {
             .cache_capacity(CACHE)
             .mode(sled::Mode::LowSpace)
             .flush_every_ms(None);
+        let system = |e: io::Error| IndexError::System(e.to_string());
         if let Ok(file) = File::options().write(true).open(dir.join("db")) {
+            steps.step(Point::Reserve).map_err(system)?;
             reserve(&file)?;
         }
+        steps.step(Point::OpenIndex).map_err(system)?;
         let db = guarded(|| {
             // an earlier handle of this process gives sled's lock back a moment after it is dropped
             let mut tries = 0;
@@ -195,10 +199,10 @@ impl Index {
                 }
             }
         })?;
-        let system = |e: io::Error| IndexError::System(e.to_string());
         let mut open = File::options();
         let file = open.read(true).write(true).open(dir.join("db"));
         let file = file.map_err(system)?;
+        steps.step(Point::SyncIndexNames).map_err(system)?;
         sync_dir(dir).map_err(system)?;
         if let Some(parent) = dir.parent() {
             sync_dir(parent).map_err(system)?;
@@ -215,17 +219,25 @@ impl Index {
 
     /// Renames a damaged index so that a new one can be made in its place. Only the newest damaged
     /// one is kept: it is for the developer, and it must not eat the card.
-    pub(super) fn set_aside(root: &Path, dir: &Path, at_ms: WallMs) -> io::Result<PathBuf> {
+    pub(super) fn set_aside(
+        root: &Path,
+        dir: &Path,
+        at_ms: WallMs,
+        steps: &Steps,
+    ) -> io::Result<PathBuf> {
         for entry in std::fs::read_dir(root)? {
             let entry = entry?;
             let name = entry.file_name();
             if name.to_string_lossy().starts_with("index.damaged-") {
+                steps.step(Point::RemoveAside)?;
                 std::fs::remove_dir_all(entry.path())?;
             }
         }
         let aside = root.join(format!("index.damaged-{at_ms}"));
         if dir.exists() {
+            steps.step(Point::SetAside)?;
             std::fs::rename(dir, &aside)?;
+            steps.step(Point::SyncAside)?;
             sync_dir(root)?;
         }
         Ok(aside)
@@ -307,26 +319,28 @@ impl Index {
     /// Takes room for sled's file to grow into, so that sled itself never meets a full card: what it
     /// leaves behind then may open as an empty index.
     pub(super) fn reserve(&self) -> Result<(), IndexError> {
+        self.steps.step(Point::Reserve).map_err(|e| from_io(&e))?;
         reserve(&self.file)
     }
 
     /// Applies changes; a crash may undo them (all or none) until the next [`commit`](Self::commit).
     pub(super) fn apply(&self, changes: Changes) -> Result<(), IndexError> {
         self.reserve()?;
+        self.steps.step(Point::Apply).map_err(|e| from_io(&e))?;
         guarded(|| self.db.apply_batch(changes.0))
     }
 
     /// Applies changes and makes them, and all before them, durable.
     pub(super) fn commit(&self, changes: Changes) -> Result<(), IndexError> {
         let system = |e: io::Error| from_io(&e);
-        self.steps.step().map_err(system)?;
         self.apply(changes)?;
-        self.steps.step().map_err(system)?;
+        self.steps.step(Point::Flush).map_err(system)?;
         #[expect(
             clippy::disallowed_methods,
             reason = "this is the commit that also fsyncs sled's file"
         )]
         guarded(|| self.db.flush().map(drop))?;
+        self.steps.step(Point::SyncIndex).map_err(system)?;
         self.file.sync_all().map_err(system)
     }
 }

@@ -22,6 +22,7 @@ pub mod plan;
 mod recover;
 mod retain;
 mod scan;
+mod steps;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -41,9 +42,9 @@ use scc_common::wire::{GapReason, LaneOffer, MAX_BODY, SeqRange};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::config::BufferLimits;
-use disk::Steps;
 pub(crate) use disk::sync_dir;
 pub use scc_common::header as format;
+use steps::Steps;
 use store::{Incoming, Store};
 use worker::{Request, Worker};
 
@@ -52,6 +53,10 @@ const MAX_WAITING: usize = 64;
 
 /// KiB of bodies that may wait to be stored: the largest record and some small ones.
 const MAX_WAITING_KIB: u32 = 20 * 1024;
+
+/// How often the lock of a buffer is tried, and the pause between: two seconds in all.
+const LOCK_TRIES: u32 = 40;
+const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// A record that the buffer has accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -371,9 +376,13 @@ fn lock(root: &Path) -> Result<File, BufferError> {
         .truncate(false)
         .open(root.join("lock"));
     let lock = open.map_err(|e| store::from_io("opening the buffer's lock", &e))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(BufferError::InUse(root.display().to_string())),
-        Err(TryLockError::Error(e)) => Err(store::from_io("locking the buffer", &e)),
+    // a process that forks holds it twice, until the child has become another program
+    for _ in 0..LOCK_TRIES {
+        match lock.try_lock() {
+            Ok(()) => return Ok(lock),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::Error(e)) => return Err(store::from_io("locking the buffer", &e)),
+        }
     }
+    Err(BufferError::InUse(root.display().to_string()))
 }

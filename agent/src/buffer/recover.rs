@@ -19,12 +19,13 @@ use scc_common::clock::SharedClock;
 use scc_common::id::{Epoch, Seq};
 use scc_common::wire::{Gap, GapReason, SeqRange};
 
-use super::disk::{BALLAST, Disk, FileId, Steps, read_or_zeros};
+use super::disk::{BALLAST, Disk, FileId, read_or_zeros};
 use super::format::{HEADER_LEN, Header};
 use super::index::{Changes, Index, IndexError, Place, Row};
 use super::lane::LaneState;
 use super::loss::Losses;
 use super::scan::{Found, Verify, scan};
+use super::steps::{Point, Steps};
 use super::store::{FileInfo, Store, Writing, from_io};
 use super::{BufferError, Damage, Lane};
 use crate::config::BufferLimits;
@@ -186,11 +187,14 @@ fn open_index(
         }
     };
     let removed = match trouble {
-        Some(text) => Index::set_aside(disk.root(), &dir, clock.wall_ms()).map(|aside| {
+        Some(text) => Index::set_aside(disk.root(), &dir, clock.wall_ms(), &disk.steps).map(|aside| {
             tracing::error!(cause = %text, aside = %aside.display(), "the buffer's index is damaged; rebuilding it");
             damage.add(0, || format!("the index was set aside: {text}"));
         }),
-        None => std::fs::remove_dir_all(&dir),
+        None => disk
+            .steps
+            .step(Point::RemoveUnfinished)
+            .and_then(|()| std::fs::remove_dir_all(&dir)),
     };
     removed.map_err(|e| from_io("setting the index aside", &e))?;
     match open() {

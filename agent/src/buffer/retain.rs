@@ -15,8 +15,9 @@
 use std::collections::BTreeMap;
 
 use scc_common::clock::{ClockQuality, Stamp};
+use scc_common::ranges::RangeSet;
 use scc_common::stream::Stream;
-use scc_common::wire::GapReason;
+use scc_common::wire::{GapReason, SeqRange};
 
 use super::BufferError;
 use super::disk::{BALLAST, FileId};
@@ -173,6 +174,23 @@ impl Store {
         })
     }
 
+    /// The numbers that a file holds. Where a damaged hole of it was filled by an import, there are
+    /// numbers between its first and its last that another file holds.
+    fn held_in(&mut self, id: FileId, info: &FileInfo) -> Result<RangeSet, BufferError> {
+        let mut held = RangeSet::default();
+        let looked = self.index.places(id.lane(), info.range(), |seq, place| {
+            if place.file == id.no {
+                held.insert(SeqRange {
+                    first: seq,
+                    last: seq,
+                });
+            }
+            true
+        });
+        looked.map_err(|e| self.index_failed(&e))?;
+        Ok(held)
+    }
+
     /// Drops one file: its records become gaps, durably, before it is removed.
     fn evict(&mut self, id: FileId, reason: GapReason) -> Result<(), BufferError> {
         let Some(info) = self.files.get(&id).copied() else {
@@ -184,10 +202,8 @@ impl Store {
         }
         self.room_in_the_index()?;
         let lane = id.lane();
+        let lost = self.held_in(id, &info)?;
         let state = self.lanes.get(&lane);
-        let lost = state
-            .map(|s| s.held.within(info.range()))
-            .unwrap_or_default();
         let unsent = state.map_or(0, |s| lost.minus(&s.acked).count());
         let mut changes = Changes::default();
         self.give_up(lane, &lost, reason, &mut changes)?;

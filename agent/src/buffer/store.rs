@@ -54,7 +54,8 @@ impl Incoming {
 pub(super) struct FileInfo {
     /// Smallest number in it.
     pub(super) first: Seq,
-    /// Largest number in it. All records of the lane between the two are in this file.
+    /// Largest number in it. All records of the lane between the two are in this file, except those
+    /// that were damaged in it and came again by an import.
     pub(super) last: Seq,
     /// Its length.
     pub(super) bytes: u64,

@@ -19,8 +19,8 @@ use scc_common::stream::Stream;
 use scc_common::wire::{GapReason, LaneOffer, SeqRange};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-use super::disk::Steps;
 use super::loss::Losses;
+use super::steps::Steps;
 use super::store::{Broken, Incoming, Store};
 use super::{Accepted, BufferError, Damage, Lane, Stored};
 use crate::config::BufferLimits;

@@ -1,4 +1,5 @@
 //! The card gives back something else than was written: the rest stays, and what is lost is named.
+//! [`sweep`](super::sweep) tries every block.
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -6,7 +7,10 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use scc_common::id::AgentId;
+
 use super::*;
+use crate::buffer::{export, import, owner};
 
 /// A small buffer with records of three streams, some of them acknowledged.
 fn golden(dir: &Path, clock: &Arc<ManualClock>) -> BTreeMap<(Lane, Seq), Checksum> {
@@ -44,7 +48,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+pub(super) fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -56,7 +60,7 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// Opens a copy that `harm` has damaged; fails if that takes longer than ten seconds.
-fn open_damaged(
+pub(super) fn open_damaged(
     golden: &Path,
     clock: &Arc<ManualClock>,
     harm: impl FnOnce(&Path),
@@ -76,65 +80,6 @@ fn open_damaged(
     opened.expect("the buffer opens within ten seconds");
     let store = opening.join().unwrap().unwrap();
     (dir, store)
-}
-
-#[test]
-fn each_zeroed_block_costs_only_the_records_in_it() {
-    let (dir, clock) = (tempfile::tempdir().unwrap(), clock());
-    let whole = golden(dir.path(), &clock);
-    let mut paths = Vec::new();
-    files(dir.path(), &mut paths);
-    let (mut tried, mut lost_once) = (0, 0);
-    for path in paths {
-        let name = path.strip_prefix(dir.path()).unwrap().to_owned();
-        let bytes = fs::read(&path).unwrap();
-        for (block, content) in bytes.chunks(4096).enumerate() {
-            if content.iter().all(|b| *b == 0) {
-                continue;
-            }
-            tried += 1;
-            let at = block * 4096;
-            let place = format!("{} block {block}", name.display());
-            let (_dir, mut store) = open_damaged(dir.path(), &clock, |copy| {
-                let file = fs::OpenOptions::new()
-                    .write(true)
-                    .open(copy.join(&name))
-                    .unwrap();
-                file.write_all_at(&vec![0; content.len()], at as u64)
-                    .unwrap();
-            });
-            let contents = Contents::of(&mut store);
-            let is_index = name.starts_with("buffer/index");
-            let mut lost = 0;
-            for (key, sum) in &whole {
-                match contents.held.get(key) {
-                    Some(held) => assert_eq!(held, sum, "{place}: {key:?}"),
-                    None => {
-                        assert!(!is_index, "{place}: the index is damaged, {key:?} is not");
-                        let acked = key.0.stream == Stream::Event && key.1 <= 4;
-                        let reason = if acked {
-                            GapReason::EvictedAfterAck
-                        } else {
-                            GapReason::Damaged
-                        };
-                        assert_eq!(contents.gaps.get(key), Some(&reason), "{place}: {key:?}");
-                        lost += 1;
-                    }
-                }
-            }
-            assert!(lost <= 10, "{place}: {lost} records lost to one block");
-            if lost > 0 {
-                lost_once += 1;
-                assert!(store.damage.detail.is_some(), "{place}: not reported");
-            }
-            let more = store.append(&[incoming(&event(&*clock, "afterwards"))]);
-            assert!(more[0].is_ok(), "{place}: {more:?}");
-        }
-    }
-    assert!(
-        tried > 20 && lost_once > 10,
-        "{tried} tried, {lost_once} with loss"
-    );
 }
 
 #[test]
@@ -257,4 +202,51 @@ fn a_body_that_rotted_is_skipped_reported_and_stays_a_gap() {
     let contents = Contents::of(&mut store);
     assert_eq!(contents.gaps.get(&(lane, 1)), Some(&GapReason::Damaged));
     assert_eq!(contents.held.len(), whole.len() - 1);
+}
+
+#[test]
+fn a_file_that_is_dropped_takes_no_number_that_an_import_put_into_another_file() {
+    let (dir, out, clock) = (in_memory(), in_memory(), clock());
+    golden(dir.path(), &clock);
+    let root = dir.path().join("buffer");
+    let agent = AgentId::new("rsud").unwrap();
+    owner::note(&root, &agent).unwrap();
+    let file = out.path().join("x");
+    export::export(&root, None, &file, &*clock).unwrap();
+    let mut store = open_store(dir.path(), roomy(), &clock, &Steps::default()).unwrap();
+    let lane = lane_of(store.epoch, Stream::Snapshot);
+    // one in the middle of its file
+    let place = store.index.place(lane, 5).unwrap().unwrap();
+    let mut paths = Vec::new();
+    files(&root.join("snapshot"), &mut paths);
+    let rotten = fs::OpenOptions::new().write(true).open(&paths[0]);
+    let rotten = rotten.unwrap().write_all_at(b"rot", place.offset + 200);
+    rotten.unwrap();
+    assert!(store.read(lane, range(5, 5), 1).unwrap().is_empty());
+    assert_eq!(store.damage.records, 1);
+    drop(store);
+    let shared: SharedClock = clock.clone();
+    let done = import::import(dir.path(), roomy(), &shared, &agent, &file).unwrap();
+    assert_eq!(done.stored, 1);
+
+    // the first file of stills must go, the one that holds what it had lost fits
+    let small = limits(48 << 20, 64 << 10, 4 << 20);
+    let mut store = open_store(dir.path(), small, &clock, &Steps::default()).unwrap();
+    let whole = Contents::of(&mut store);
+    assert!((1..=12).all(|seq| whole.held.contains_key(&(lane, seq))));
+    let more = store.append(&[incoming(&snapshot(&*clock, 99, 30_000))]);
+    assert!(more[0].is_ok(), "{more:?}");
+    for again in [false, true] {
+        if again {
+            drop(store);
+            store = open_store(dir.path(), small, &clock, &Steps::default()).unwrap();
+        }
+        assert_eq!(store.damage, crate::buffer::Damage::default());
+        let left = Contents::of(&mut store);
+        assert!(left.held.contains_key(&(lane, 5)), "it is on the card");
+        for seq in (1..=12).filter(|seq| *seq != 5) {
+            let reason = left.gaps.get(&(lane, seq));
+            assert_eq!(reason, Some(&GapReason::EvictedBySize), "{seq}");
+        }
+    }
 }

@@ -157,6 +157,8 @@ pub(super) struct Disk {
     off: bool,
     /// Told when the power fails.
     alarm: Option<Sender<()>>,
+    /// Fsyncs of files and folders that were asked for.
+    pub(super) fsyncs: u64,
     /// For the test of the test: fsyncs are answered and not done.
     pub(super) lies: bool,
 }
@@ -173,6 +175,7 @@ impl Disk {
             left: None,
             off: false,
             alarm: None,
+            fsyncs: 0,
             lies: false,
         }
     }
@@ -357,6 +360,7 @@ impl Disk {
 
     /// What was written to a file, or the names in a folder, are durable from now on.
     pub(super) fn sync(&mut self, node: u64) -> Answer<()> {
+        self.fsyncs += 1;
         self.change(|disk| {
             if disk.lies {
                 return Ok(());

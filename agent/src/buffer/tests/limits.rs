@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use scc_common::record::{Punch, PunchBatch, Way};
 
+use super::small_card::{run_again, take_all};
 use super::*;
 use crate::buffer::BufferError;
 
@@ -314,7 +315,7 @@ impl Ledger {
     }
 }
 
-fn punches(clock: &dyn Clock, n: u64) -> RecordBody {
+pub(super) fn punches(clock: &dyn Clock, n: u64) -> RecordBody {
     let punch = Punch {
         user: format!("{n} {}", "x".repeat(3_000)),
         local_s: 0,
@@ -344,13 +345,6 @@ fn mixed(clock: &dyn Clock, n: u64) -> RecordBody {
     }
 }
 
-/// Lets a file grow until the card is full.
-fn take_all(file: &Path) {
-    let mut open = std::fs::File::options();
-    let mut file = open.create(true).append(true).open(file).unwrap();
-    while std::io::Write::write_all(&mut file, &[1; 16 << 10]).is_ok() {}
-}
-
 /// Not a test of its own: runs where a small tmpfs is mounted.
 #[tokio::test]
 async fn child_on_a_small_card() {
@@ -373,7 +367,7 @@ async fn child_on_a_small_card() {
         let mut refused = 0;
         for n in 0..80 {
             // what the buffer drops to make room is taken too
-            take_all(&foreign);
+            take_all(&foreign).unwrap();
             let accepted = ledger
                 .offer(&buffer, mixed(&*clock, 1_000 * round + n))
                 .await;
@@ -403,7 +397,7 @@ async fn child_on_a_small_card() {
         let (stop, foreign) = (stop.clone(), foreign.clone());
         move || {
             while !stop.load(Ordering::SeqCst) {
-                take_all(&foreign);
+                take_all(&foreign).unwrap();
                 std::fs::remove_file(&foreign).unwrap();
             }
         }
@@ -538,29 +532,10 @@ fn losses_whose_commit_failed_are_told_once_wherever_it_ended() {
 
 #[test]
 fn a_full_card_loses_only_what_policy_drops_and_recovers_by_itself() {
-    let dir = tempfile::tempdir().unwrap();
-    let exe = std::env::current_exe().unwrap();
     let test = "buffer::tests::limits::child_on_a_small_card";
-    let script = "mount -t tmpfs -o size=24m none \"$SCC_TEST_SMALL_CARD\" && exec \"$@\"";
-    let mut command = std::process::Command::new("unshare");
-    if !rustix::process::geteuid().is_root() {
-        // root needs none, and where it is confined (a chroot) it may not make one
-        command.args(["--user", "--map-root-user"]);
-    }
-    command.args(["--mount", "sh", "-c", script, "sh"]);
-    command.arg(exe).args(["--exact", "--nocapture", test]);
-    let output = command.env(CHILD, dir.path()).output();
-    let output = output.expect("unshare (util-linux) is there");
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    if !text.contains("running 1 test") {
-        assert!(
-            std::env::var_os("SCC_ALLOW_SKIP").is_some(),
-            "no mount namespace here, so nothing was tested (SCC_ALLOW_SKIP=1 goes on without): {text}"
-        );
-        println!("SKIPPED: no mount namespace here: {text}");
+    let Some(text) = run_again(test, CHILD, 24).unwrap() else {
         return;
-    }
-    assert!(output.status.success(), "{text}");
+    };
     assert!(text.contains("small card:"), "{text}");
     println!("{text}");
 }

@@ -5,11 +5,18 @@ mod card;
 mod crash;
 mod damage;
 mod forgetful;
+mod kill;
+mod life;
 mod limits;
 mod model;
 mod mount;
 mod plan;
 mod power;
+mod reconfigured;
+#[path = "../../../../tests/src/small_card.rs"]
+#[expect(unreachable_pub, reason = "the tests of the whole have it in public")]
+mod small_card;
+mod sweep;
 mod weight;
 
 use std::collections::BTreeMap;
@@ -23,7 +30,7 @@ use scc_common::record::{Content, Event, RecordBody, Segment, Snapshot};
 use scc_common::stream::Stream;
 use scc_common::wire::{GapReason, LaneOffer, SeqRange};
 
-use super::disk::Steps;
+use super::steps::Steps;
 use super::store::{Incoming, Store};
 use super::{Buffer, Lane, Stored};
 use crate::config::{BufferLimits, StreamLimits};
