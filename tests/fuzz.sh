@@ -27,7 +27,7 @@ for manifest in hub/fuzz agent/fuzz; do
     seeds=$PWD/$manifest/seeds/$target
     artifacts=$PWD/$manifest/artifacts/$target
     log=$work/$target.log
-    mkdir -p "$work/$target" "$corpus" "$seeds"
+    mkdir -p "$work/$target" "$corpus" "$seeds" "$artifacts"
     cargo fuzz build -s none --fuzz-dir "$manifest" --target-dir "$target_dir" "$target" >"$log" 2>&1 ||
       { cat "$log" >&2; exit 1; }
     before=$(find "$artifacts" -type f 2>/dev/null | wc -l)
@@ -61,7 +61,7 @@ for manifest in hub/fuzz agent/fuzz; do
         if ! find "$seeds" -type f -exec cmp -s "$input" {} \; -print | grep -q .; then cp "$input" "$corpus/"; fi
       done
     fi
-    rmdir --ignore-fail-on-non-empty "$corpus"
+    rmdir --ignore-fail-on-non-empty "$corpus" "$artifacts"
   done
 done
 if [ "$findings_in_all" -gt 0 ]; then

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "these are tests; clippy knows it only of functions marked as such"
 )]
 

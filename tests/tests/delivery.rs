@@ -9,10 +9,12 @@
 
 #[path = "delivery/card.rs"]
 mod card;
+#[path = "delivery/certificates.rs"]
+mod certificates;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 

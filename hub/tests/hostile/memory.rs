@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 
+use scc_hub::gate::limits::{RING_ENTRY, RING_SEGMENT, RING_SEGMENTS};
+
 use crate::ALONE;
 use crate::gate_support::house::{envelope, event};
 use crate::gate_support::place::{Place, Running};
@@ -15,8 +17,9 @@ use crate::gate_support::{Raw, World, connect_packet};
 
 const CHURN: usize = 1_500;
 const CERTIFICATES: [&str; 4] = ["rsud", "psc", "damkar", "kominfo"];
-/// Samples over the whole run; the first third is warm-up.
 const SAMPLES: usize = 30;
+/// More messages than the router's ring holds: it forgets only what it has no room for.
+const RING: usize = RING_SEGMENT * RING_SEGMENTS / RING_ENTRY;
 /// What the allocator's own to and fro may look like, KiB.
 const NOISE_KIB: u64 = 3 * 1024;
 
@@ -48,6 +51,19 @@ fn stuck(world: &World) -> JoinHandle<()> {
     })
 }
 
+/// As many of the smallest messages as the ring takes, and then one that has come through.
+async fn fill_the_ring(world: &World) {
+    let mut raw = Raw::connect(world, "rsud").await;
+    raw.send(&connect_packet("rsud")).await;
+    raw.expect(&[0x20, 2, 0, 0]).await;
+    let empty = b"\x30\x0d\0\x0bscc/up/rsud".repeat(1_000);
+    for _ in 0..RING.div_ceil(1_000) {
+        raw.send(&empty).await;
+    }
+    raw.send(b"\xc0\0").await;
+    raw.expect(&[0xd0, 0]).await;
+}
+
 #[tokio::test]
 async fn memory_stays_while_names_churn_and_a_consumer_is_stuck() {
     let _alone = ALONE.lock().await;
@@ -55,9 +71,12 @@ async fn memory_stays_while_names_churn_and_a_consumer_is_stuck() {
     let mut world = World::open(&CERTIFICATES).await;
     world.issue_as("stuck", "scc:agent:stuck");
     let mut place = Place::with(world);
-    let command = place.hub(&place.text, &["serve"]);
+    let mut command = place.hub(&place.text, &["serve"]);
+    // the log of a hundred thousand refusals is another test's matter
+    command.env("SCC_LOG", "error,scc_hub::serve=info");
     let (hub, address) = Running::serving(command);
     place.world.address = address;
+    fill_the_ring(&place.world).await;
     let stuck = stuck(&place.world);
 
     let tls = CERTIFICATES.map(|name| place.world.tls(name));
