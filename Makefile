@@ -21,6 +21,7 @@ help:
 	@echo 'make kills        kill -9 of agent, camera reader and hub, 50 rounds under load, with an oracle beside them'
 	@echo 'make outage       the hub away for 10 minutes, then everything arrives and a punch is on the page at once'
 	@echo 'make faults-selftest  mutants of our own code, each of which must turn a named test red'
+	@echo 'make fuzz         each decoder of foreign bytes against mutated input, MINUTES=10 each'
 	@echo 'make bench-camera the camera path beside ffmpeg on the same stream'
 	@echo 'make setup        install the Debian packages that all of this needs'
 
@@ -39,7 +40,7 @@ setup:
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}"
 	fi
 
-.PHONY: build demo demo-check kills outage faults-selftest bench-camera
+.PHONY: build demo demo-check kills outage faults-selftest fuzz bench-camera
 build: setup
 	$(CARGO) build --workspace --bins --locked
 
@@ -62,6 +63,10 @@ outage: build
 faults-selftest: setup
 	$(CARGO) run --locked -p scc-tests --bin scc-mutants
 
+# `make fuzz MINUTES=1 TARGETS="envelope gate_packet"`, `make fuzz KEEP=1`
+fuzz: setup
+	@MINUTES='$(MINUTES)' TARGETS='$(TARGETS)' KEEP='$(KEEP)' tests/fuzz.sh
+
 bench-camera: setup
 	tests/bench-camera.sh
 
@@ -75,7 +80,7 @@ clippy: setup
 unit: setup
 	$(CARGO) test --workspace --locked
 
-# fuzzing itself needs a nightly compiler; here the targets are held to the decoders that they drive
+# `make fuzz` runs them; here they are only held to the decoders that they drive
 fuzz-check: setup
 	for crate in agent hub; do
 	  $(CARGO) check --manifest-path "$$crate/fuzz/Cargo.toml" --target-dir target/fuzz --locked

@@ -14,21 +14,19 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use scc_common::clock::{SharedClock, SystemClock};
 use scc_common::config::ConfigError;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::compare;
 use crate::config::Config;
 use crate::fleet::{Door, Fleet};
-use crate::gate::{self, Arrivals, Arrived, GateError};
+use crate::gate::{self, GateError};
 use crate::ingest::{Ingest, IngestError, Limits, Notice, Status};
 use crate::lock::{self, LockError};
 use crate::media::{Media, MediaError};
 use crate::store::{Store, StoreError};
 use crate::web::{self, WebError};
 
-/// Payloads between gate and ingest; the gate's own charge bounds their bytes.
-const ARRIVALS: usize = 16;
 /// News kept for a slow listener, which then reads the database again.
 const NOTICES: usize = 1_024;
 /// How long each step of the stop may take.
@@ -97,7 +95,7 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
     )
     .await?;
     let ingest = Ingest {
-        arrivals: hand_over(arrivals),
+        arrivals: arrivals.queue(),
         down: Arc::new(gate.clone()),
         store: store.clone(),
         media: media.clone(),
@@ -217,17 +215,4 @@ fn flat<E: Into<ServeError>>(
         Ok(Ok(())) => Err(ServeError::Process(format!("{who} has ended"))),
         Err(error) => Err(ServeError::Process(format!("{who} has ended: {error}"))),
     }
-}
-
-/// Hands the gate's payloads to ingest one by one; when ingest does not take them, neither does this.
-fn hand_over(mut arrivals: Arrivals) -> mpsc::Receiver<Arrived> {
-    let (give, take) = mpsc::channel(ARRIVALS);
-    tokio::spawn(async move {
-        while let Some(arrived) = arrivals.recv().await {
-            if give.send(arrived).await.is_err() {
-                return;
-            }
-        }
-    });
-    take
 }

@@ -2,6 +2,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "these are tests; clippy knows it only of functions marked as such"
 )]
 
@@ -462,7 +463,7 @@ async fn stopping_ends_everything() {
     let mut agent = world.connect("rsud").await;
     world.stop.cancel();
     agent.ended().await;
-    assert!(soon(world.arrivals.recv()).await.is_none());
+    assert!(soon(world.next()).await.is_none());
     assert!(matches!(soon(world.running).await, Ok(Ok(()))));
 }
 

@@ -8,12 +8,10 @@
 
 mod gate_support;
 
-use std::os::unix::net::UnixDatagram;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::Duration;
+use std::process::{Output, Stdio};
 
-use gate_support::World;
+use gate_support::place::{Place, Running, Supervisor};
 use scc_common::checksum::Checksum;
 use scc_common::clock::{Clock, SystemClock};
 use scc_common::export::{Begin, LaneFacts, Writer};
@@ -22,53 +20,6 @@ use scc_common::id::{AgentId, Epoch};
 use scc_common::record::{Content, Event, RecordBody};
 use scc_common::register::Register;
 use scc_common::stream::Stream;
-
-/// Nothing that a supervisor is told should take this long, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A hub's folder: certificates, and a `hub.toml` that is right.
-struct Place {
-    world: World,
-    text: String,
-}
-
-impl Place {
-    async fn build() -> Self {
-        let world = World::open(&[]).await;
-        let at = |name: &str| world.path(name).display().to_string();
-        let text = format!(
-            "state_dir = \"{}\"\n[gate]\nlisten = \"127.0.0.1:0\"\ncertificate = \"{}\"\nkey = \"{}\"\n\
-             agents_ca = \"{}\"\nrevocations = \"{}\"\n[web]\nlisten = \"127.0.0.1:0\"\n\
-             certificate = \"{}\"\nkey = \"{}\"\n",
-            at("state"),
-            at("hub/cert.pem"),
-            at("hub/key.pem"),
-            at("agents-ca.pem"),
-            at("revoked.pem"),
-            at("hub/cert.pem"),
-            at("hub/key.pem"),
-        );
-        Self { world, text }
-    }
-
-    fn hub(&self, text: &str, arguments: &[&str]) -> Command {
-        let file = self.world.path("hub.toml");
-        std::fs::write(&file, text).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_scc-hub"));
-        command.args(arguments).arg("--config").arg(file);
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// The database, as the hub's first start leaves it.
-    fn database(&self) {
-        scc_hub::store::Store::open(&self.state().join("hub.sqlite")).unwrap();
-    }
-
-    fn state(&self) -> std::path::PathBuf {
-        self.world.path("state")
-    }
-}
 
 fn said(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
@@ -161,40 +112,6 @@ async fn an_address_that_is_taken_is_named_and_leaves_nothing_behind() {
         // not 2: it may well be free when the supervisor tries again
         assert_eq!(output.status.code(), Some(1), "{said}");
         assert!(!place.state().exists(), "half-started: {said}");
-    }
-}
-
-/// Ends with the test, whatever happens in between.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// What a supervisor is told, message by message.
-struct Supervisor(UnixDatagram);
-
-impl Supervisor {
-    fn at(path: &Path) -> Self {
-        let socket = UnixDatagram::bind(path).unwrap();
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(socket)
-    }
-
-    fn hears(&self, wanted: &str) {
-        let mut buffer = [0; 512];
-        loop {
-            let n = self.0.recv(&mut buffer).unwrap_or_else(|e| {
-                panic!("the supervisor was not told {wanted}: {e}");
-            });
-            let text = std::str::from_utf8(&buffer[..n]).unwrap();
-            if text.lines().any(|line| line == wanted) {
-                return;
-            }
-        }
     }
 }
 

@@ -734,3 +734,18 @@ async fn pages_are_light_and_load_nothing_from_elsewhere() {
     assert!(!answer.text().contains("@import") && !answer.text().contains("url("));
     assert_eq!(operator.get("/assets/0/scc.css").await.status, 404);
 }
+
+#[tokio::test]
+async fn a_renewed_certificate_of_the_pages_needs_no_restart() {
+    let house = House::build().await;
+    assert!(house.is_trusted_by(house.root.clone()).await);
+    let renewed = house.renew_certificate();
+    let served = async {
+        while !house.is_trusted_by(renewed.clone()).await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let served = tokio::time::timeout(Duration::from_secs(30), served).await;
+    served.expect("the new certificate is served");
+    assert!(!house.is_trusted_by(house.root.clone()).await);
+}

@@ -6,6 +6,7 @@
 //! independently of the client, from the sheet alone. People are numbers; there are no names.
 
 mod log;
+mod seeds;
 mod serve;
 mod wire;
 
@@ -25,6 +26,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 pub use log::{Layout, Punched, SECRET_PASSWORD};
+pub use seeds::seeds;
 
 /// What a stand-in is.
 #[derive(Debug, Clone)]

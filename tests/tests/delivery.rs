@@ -13,10 +13,12 @@ mod card;
 mod damaged;
 #[path = "delivery/full.rs"]
 mod full;
+#[path = "delivery/certificates.rs"]
+mod certificates;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -3,9 +3,10 @@
 //! Clean session, client id = agent id, up at QoS 1 (a PUBACK only paces), down at QoS 0. A new
 //! client object per connection: rumqttc 0.25 keeps state across reconnects that can livelock
 //! (bytebeamio/rumqtt#1056). Identity files are read for each connection, so that a renewed
-//! certificate needs no restart.
+//! certificate needs no restart; while they cannot be used (half written, a key that does not belong),
+//! the connection is made with what they held before.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -47,7 +48,12 @@ pub struct Mqtt {
     agent: AgentId,
     hub: Hub,
     identity: Identity,
+    /// What the files held when they were last usable.
+    usable: Arc<Usable>,
 }
+
+/// Set anew whenever the files can be used.
+type Usable = std::sync::Mutex<Option<Arc<rustls::ClientConfig>>>;
 
 impl Mqtt {
     /// Nothing is read or connected yet.
@@ -57,13 +63,34 @@ impl Mqtt {
             agent,
             hub,
             identity,
+            usable: Arc::default(),
+        }
+    }
+
+    /// The TLS side of the next connection.
+    fn tls(&self) -> Result<Arc<rustls::ClientConfig>, Closed> {
+        let files = &self.identity;
+        let read = identity::agent_tls(&files.certificate, &files.key, &files.hub_ca);
+        let mut usable = self.usable.lock().unwrap_or_else(PoisonError::into_inner);
+        match read {
+            Ok(tls) => {
+                *usable = Some(Arc::clone(&tls));
+                Ok(tls)
+            }
+            Err(error) => {
+                let before = usable.clone();
+                let before = before.ok_or_else(|| Closed::Identity(error.to_string()))?;
+                tracing::error!(
+                    "the new identity cannot be used, this connection is made with the old one: {error}; \
+                     fetch certificate and key again from the site's folder of the authority"
+                );
+                Ok(before)
+            }
         }
     }
 
     async fn connect(&self) -> Result<Box<dyn Link>, Closed> {
-        let files = &self.identity;
-        let tls = identity::agent_tls(&files.certificate, &files.key, &files.hub_ca)
-            .map_err(|e| Closed::Identity(e.to_string()))?;
+        let tls = self.tls()?;
         let mut options = MqttOptions::new(self.agent.as_str(), &self.hub.host, self.hub.port);
         options
             .set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)))

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use scc_common::id::MAX_ID_LEN;
 use scc_common::wire::MAX_PAYLOAD;
 
 /// What all agents together may have on the way to ingest. One second of a busy county (200 agents,
@@ -16,14 +17,27 @@ pub const SHARE: usize = 1024 * 1024;
 /// flood of empty messages would cost nothing and fill the router's ring.
 pub const MESSAGE_OVERHEAD: usize = 512;
 
+/// Payloads that ingest may be handed ahead of what it is at; the charges bound their bytes.
+pub const ARRIVALS: usize = 16;
+
+/// What an entry of rumqttd's ring takes in memory: a publish, its properties and a ticket. The payload
+/// is not in it. The ring's sizes below are counted by this and the topic.
+pub const RING_ENTRY: usize = 320;
+
 /// One segment of the ring in which rumqttd keeps what was published.
-pub const RING_SEGMENT: usize = 4 * 1024 * 1024;
+pub const RING_SEGMENT: usize = 3 * 1024 * 1024;
 
 /// Segments of the ring. It drops its oldest segment whether or not that was read, and the newest is
-/// only partly filled, so what it surely keeps is `(segments - 1) × segment`: twice the pool.
-pub const RING_SEGMENTS: usize = 9;
+/// only partly filled, so what it surely keeps is `(segments - 1) × segment`: twice as many entries as
+/// the pool lets in.
+pub const RING_SEGMENTS: usize = 10;
 
-const _: () = assert!((RING_SEGMENTS - 1) * RING_SEGMENT >= 2 * POOL);
+/// Length of rumqttd's own count and of the longest topic.
+const RING_TOPIC: usize = 4 + "scc/up/".len() + MAX_ID_LEN;
+
+const _: () = assert!(
+    (RING_SEGMENTS - 1) * RING_SEGMENT / (RING_ENTRY + RING_TOPIC) >= 2 * (POOL / MESSAGE_OVERHEAD)
+);
 const _: () = assert!(SHARE >= 2 * MAX_PAYLOAD && SHARE + MESSAGE_OVERHEAD <= POOL);
 
 /// Longest MQTT packet after its fixed header: the payload, the longest topic, the packet id.

@@ -13,8 +13,8 @@
 //! Promises
 //! - An honest agent connects within two seconds, whatever strangers do (`pending`, `door`).
 //! - What arrives carries the agent's name from its certificate, never from its own words (`packet`).
-//! - Memory: at most [`limits::POOL`] on the way to ingest, as much again and a little in the router's
-//!   ring, and per connected agent one packet being received and [`limits::DOWN_BYTES`] being sent.
+//! - Memory: at most [`limits::POOL`] on the way to ingest, twice as much in the router's ring
+//!   whatever is sent and however long ago, and per connected agent one packet being received and [`limits::DOWN_BYTES`] being sent.
 //! - A revoked certificate is out within two seconds of the new list (`tls`).
 //! - The hub does not run on without its router: the handle that [`Opened::start`] returns ends with an error.
 

@@ -177,6 +177,12 @@ pub fn next(stream: &mut BytesMut, limit: usize) -> Result<Front, Refusal> {
     if matches!(first, PINGREQ | DISCONNECT) && header.remaining_len != 0 {
         return Err(Refusal::Malformed("a body where none belongs".into()));
     }
+    // Nor does it look at the bit of CONNECT that has to be 0 (MQTT-3.1.2-3). The flags stand behind a
+    // name of four bytes and the level; whatever has another name is refused anyway.
+    let flags = stream.get(header.frame_length() - header.remaining_len + 7);
+    if first == CONNECT && flags.is_some_and(|flags| flags & 1 != 0) {
+        return Err(Refusal::Malformed("a reserved flag is set".into()));
+    }
     let packet = v4::V4.read_mut(stream, limit).map_err(|e| match e {
         protocol::Error::InvalidProtocolLevel(level) => Refusal::Version(level),
         other => malformed(&other),

@@ -14,6 +14,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use scc_common::id::AgentId;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -65,11 +66,20 @@ impl Share {
     }
 }
 
-/// Charges of what has been handed to the router and has not yet come out of it.
+/// Payloads, with their charges, that have been handed to the router and have not yet come out of it.
+/// The router's ring holds tickets only: it forgets nothing by itself that was read, so what lies in it
+/// would be the hub's memory for as long as little comes in.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     next: AtomicU64,
-    waiting: Mutex<HashMap<AgentId, VecDeque<(Ticket, Charge)>>>,
+    waiting: Mutex<HashMap<AgentId, VecDeque<(Ticket, Charged)>>>,
+}
+
+/// A payload and what was charged for it.
+#[derive(Debug, Default)]
+pub(super) struct Charged {
+    pub(super) payload: Bytes,
+    pub(super) charge: Charge,
 }
 
 /// Names one message while it is inside the router.
@@ -77,37 +87,38 @@ pub(super) type Ticket = u64;
 
 impl Ledger {
     /// Before the message goes into the router.
-    pub(super) fn enter(&self, agent: &AgentId, charge: Charge) -> Ticket {
+    pub(super) fn enter(&self, agent: &AgentId, charged: Charged) -> Ticket {
         let mut waiting = lock(&self.waiting);
         // Under the lock, so that tickets of one agent are queued in ascending order.
         let ticket = self.next.fetch_add(1, Ordering::Relaxed);
         if let Some(queue) = waiting.get_mut(agent) {
-            queue.push_back((ticket, charge));
+            queue.push_back((ticket, charged));
         } else {
-            waiting.insert(agent.clone(), VecDeque::from([(ticket, charge)]));
+            waiting.insert(agent.clone(), VecDeque::from([(ticket, charged)]));
         }
         ticket
     }
 
-    /// When it has come out: its charge, and how many before it were lost.
-    pub(super) fn leave(&self, agent: &AgentId, ticket: Ticket) -> (Charge, usize) {
+    /// When it has come out: what it stands for, and how many before it were lost. `None` for a ticket
+    /// that was never given or has come out before.
+    pub(super) fn leave(&self, agent: &AgentId, ticket: Ticket) -> (Option<Charged>, usize) {
         let mut waiting = lock(&self.waiting);
         let Some(queue) = waiting.get_mut(agent) else {
-            return (Charge::default(), 0);
+            return (None, 0);
         };
         let mut lost = 0;
         while let Some((queued, _)) = queue.front() {
             if *queued > ticket {
                 break;
             }
-            if let Some((queued, charge)) = queue.pop_front() {
+            if let Some((queued, charged)) = queue.pop_front() {
                 if queued == ticket {
-                    return (charge, lost);
+                    return (Some(charged), lost);
                 }
                 lost += 1;
             }
         }
-        (Charge::default(), lost)
+        (None, lost)
     }
 }
 
@@ -174,15 +185,19 @@ mod tests {
         let (pool, share, ledger) = (Pool::new(), Share::new(), Ledger::default());
         let tickets: Vec<_> = (0..3)
             .filter_map(|_| now(pool.charge(&share, 1_000)))
-            .map(|charge| ledger.enter(&agent, charge))
+            .map(|charge| {
+                let payload = Bytes::new();
+                ledger.enter(&agent, Charged { payload, charge })
+            })
             .collect();
-        let (charge, lost) = ledger.leave(&agent, tickets[0]);
-        assert_eq!(lost, 0);
-        drop(charge);
-        let (charge, lost) = ledger.leave(&agent, tickets[2]);
-        assert_eq!(lost, 1);
-        drop(charge);
+        let (first, lost) = ledger.leave(&agent, tickets[0]);
+        assert!(first.is_some() && lost == 0);
+        drop(first);
+        let (third, lost) = ledger.leave(&agent, tickets[2]);
+        assert!(third.is_some() && lost == 1);
+        drop(third);
         assert_eq!(pool.in_use(), 0);
-        assert_eq!(ledger.leave(&agent, tickets[1]).1, 0, "gone is gone");
+        let (gone, lost) = ledger.leave(&agent, tickets[1]);
+        assert!(gone.is_none() && lost == 0);
     }
 }

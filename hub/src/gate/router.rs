@@ -9,7 +9,10 @@
 //!   noticed by the router, which would keep the client id taken.
 //! - Messages that a link holds are lost when its client id is taken over. The registry lets a new link
 //!   in only after the old one was closed, and the router handles events in order.
-//! - Its ring overwrites what was not read. The pool is half of what the ring surely holds.
+//! - Its ring overwrites what was not read, and keeps what was read until it is overwritten. It counts
+//!   payloads and topics only, not the 250 bytes of its own entry, so that it would hold a flood of empty
+//!   messages in twenty times its size. So payloads wait in the [`Ledger`], and what goes into the ring
+//!   is a ticket with a weight that says what its entry takes. The pool is half of what it surely holds.
 //! - After a disconnect it may go to sleep with work in its queue, until any next event (`run_inner`
 //!   blocks when the first in line is already gone). [`Arrivals::recv`] pokes it while it waits.
 //! - Sending to it blocks while its queue of 1,000 events is full. It never waits for anybody, so this
@@ -29,12 +32,12 @@ use rumqttd::protocol::{
 use rumqttd::{Forward, Notification, Router, RouterConfig};
 use scc_common::id::AgentId;
 use scc_common::topic;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{POKE, RING_SEGMENT, RING_SEGMENTS, ROUTER_ANSWER};
-use super::pool::{Charge, Ledger, Ticket};
+use super::limits::{ARRIVALS, POKE, RING_ENTRY, RING_SEGMENT, RING_SEGMENTS, ROUTER_ANSWER};
+use super::pool::{Charge, Charged, Ledger, Ticket};
 use super::{Arrived, GateError, events};
 
 /// Not a valid agent id, so no agent can ever take it over.
@@ -42,6 +45,9 @@ const INGEST: &str = "scc.ingest";
 
 /// The router hands over so many messages before it waits to be woken.
 const BATCH: u64 = 200;
+
+/// What the ring is made to count for an entry: the same bytes for all of them.
+static WEIGHT: &[u8] = &[0; RING_ENTRY];
 
 type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), GateError> + Send + Sync;
 
@@ -185,10 +191,15 @@ pub(super) struct UpLink {
 }
 
 impl UpLink {
-    /// Hands a checked and charged publish on. The ticket travels beside the payload, as MQTT 5
-    /// correlation data, which never reaches a socket.
-    pub(super) async fn publish(&mut self, publish: Publish, charge: Charge) -> Result<(), Gone> {
-        let ticket = self.ledger.enter(&self.agent, charge);
+    /// Hands a checked and charged publish on. The payload waits in the ledger; what goes through the
+    /// router is its ticket, as MQTT 5 correlation data, which never reaches a socket, and a weight.
+    pub(super) async fn publish(
+        &mut self,
+        mut publish: Publish,
+        charge: Charge,
+    ) -> Result<(), Gone> {
+        let payload = std::mem::replace(&mut publish.payload, Bytes::from_static(WEIGHT));
+        let ticket = self.ledger.enter(&self.agent, Charged { payload, charge });
         let properties = PublishProperties {
             correlation_data: Some(Bytes::copy_from_slice(&ticket.to_be_bytes())),
             ..PublishProperties::default()
@@ -278,19 +289,34 @@ impl Arrivals {
         }
     }
 
+    /// The same as a channel, for ingest; when ingest does not take from it, this takes no more either.
+    #[must_use]
+    pub fn queue(mut self) -> mpsc::Receiver<Arrived> {
+        let (give, take) = mpsc::channel(ARRIVALS);
+        tokio::spawn(async move {
+            while let Some(arrived) = self.recv().await {
+                if give.send(arrived).await.is_err() {
+                    return;
+                }
+            }
+        });
+        take
+    }
+
     fn arrived(&self, forward: Forward) -> Option<Arrived> {
         let topic = String::from_utf8_lossy(&forward.publish.topic);
         // The gate lets nothing else in, so this is `Some` as long as the gate is right.
         let agent = topic::owner_of_up(&topic)?;
         let ticket = forward.properties.and_then(|p| p.correlation_data);
         let ticket = Ticket::from_be_bytes(ticket?.as_ref().try_into().ok()?);
-        let (charge, lost) = self.ledger.leave(&agent, ticket);
+        let (charged, lost) = self.ledger.leave(&agent, ticket);
         if lost > 0 {
             events::lost_in_router(&agent, lost);
         }
+        let Charged { payload, charge } = charged?;
         Some(Arrived {
             agent,
-            payload: forward.publish.payload,
+            payload,
             charge,
         })
     }

@@ -10,7 +10,6 @@
 //! for each of a thousand agents takes half a second.
 
 use std::collections::HashSet;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,8 +24,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::{GateError, events, lock};
 use crate::config;
-
-type Digest = [u8; 32];
+use crate::renewal::{self, Digest, digest};
 
 /// Issuer and serial of a certificate: what a revocation list names it by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -119,7 +117,8 @@ impl Trust {
         // With a list for some, rustls refuses the agents of the others without saying why.
         if !lists.is_empty() && covered.len() < anchors.len() {
             return Err(wrong(format!(
-                "holds no list for one of the issuing levels in {}",
+                "holds no list for one of the issuing levels in {}: put the lists of all of them into \
+                 this file, one after the other",
                 files.agents_ca.display()
             )));
         }
@@ -146,7 +145,7 @@ pub(super) enum Changed {
     Nothing,
     /// Those that are revoked now must go.
     Revocations,
-    /// The issuing level is another: all must show their certificates again.
+    /// An issuing level is no longer trusted: all must show their certificates again.
     Anchors,
 }
 
@@ -235,9 +234,15 @@ impl Tls {
     }
 
     fn new_identity(&self) -> Result<(), GateError> {
-        let identity = Arc::new(Identity::load(&self.files)?);
-        let trust = Arc::clone(&self.current.load().trust);
-        self.store(identity, trust)
+        let now = self.current.load_full();
+        let (chain, key) = renewal::renewed(
+            &self.files.certificate,
+            &self.files.key,
+            now.identity.chain.first(),
+            self.clock.wall_ms(),
+        )?;
+        let identity = Arc::new(Identity { chain, key });
+        self.store(identity, Arc::clone(&now.trust))
     }
 
     fn new_trust(&self) -> Result<Changed, GateError> {
@@ -250,10 +255,12 @@ impl Tls {
                 what: "is empty, but there was a list before".into(),
             });
         }
-        let changed = if trust.anchors == now.trust.anchors {
-            Changed::Revocations
-        } else {
+        // One more level makes nobody's certificate worse: only who has lost theirs must go.
+        let lost = |anchor| !trust.anchors.contains(anchor);
+        let changed = if now.trust.anchors.iter().any(lost) {
             Changed::Anchors
+        } else {
+            Changed::Revocations
         };
         self.store(Arc::clone(&now.identity), trust)?;
         Ok(changed)
@@ -322,23 +329,6 @@ impl TimeProvider for HubTime {
         let millis = u64::try_from(self.0.wall_ms()).ok()?;
         Some(UnixTime::since_unix_epoch(Duration::from_millis(millis)))
     }
-}
-
-/// Says whether files have changed; one that cannot be read has a digest of its own, too.
-fn digest(files: &[&Path]) -> Digest {
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    for file in files {
-        match std::fs::read(file) {
-            Ok(bytes) => {
-                context.update(&(bytes.len() as u64).to_be_bytes());
-                context.update(&bytes);
-            }
-            Err(error) => context.update(error.to_string().as_bytes()),
-        }
-    }
-    let mut digest = [0; 32];
-    digest.copy_from_slice(context.finish().as_ref());
-    digest
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post};
 use metrics_exporter_prometheus::PrometheusHandle;
 use scc_common::clock::SharedClock;
-use scc_common::identity::{self, IdentityError};
+use scc_common::identity::IdentityError;
 use scc_common::lang::Lang;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +49,7 @@ mod seats;
 mod session;
 mod site;
 pub(crate) mod text;
+mod tls;
 
 use refuse::Refused;
 use text::T;
@@ -210,7 +211,7 @@ pub struct Web {
 /// An address and a certificate to serve pages with, and nobody served yet.
 #[derive(Debug)]
 pub struct Opened {
-    tls: rustls::ServerConfig,
+    certificate: tls::Certificate,
     listener: std::net::TcpListener,
     configured: SocketAddr,
 }
@@ -220,17 +221,11 @@ pub struct Opened {
 /// # Errors
 /// [`WebError`] names the file or address that is wrong.
 pub fn open(config: &config::Web) -> Result<Opened, WebError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let (chain, key) = identity::pair(&config.certificate, &config.key)?;
-    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let certificate = tls::Certificate::load(config)?;
     let listener =
         std::net::TcpListener::bind(config.listen).map_err(|e| cannot_listen(config.listen, &e))?;
     Ok(Opened {
-        tls,
+        certificate,
         listener,
         configured: config.listen,
     })
@@ -253,6 +248,7 @@ impl Opened {
         self.listener.set_nonblocking(true).map_err(listen)?;
         let address = self.listener.local_addr().map_err(listen)?;
         let stop = parts.stop.clone();
+        let clock = Arc::clone(&parts.clock);
         let app = App {
             inner: Arc::new(Inner {
                 store: parts.store,
@@ -269,7 +265,7 @@ impl Opened {
             }),
         };
         let handle = axum_server::Handle::new();
-        let tls = axum_server::tls_rustls::RustlsConfig::from_config(Arc::new(self.tls));
+        let tls = self.certificate.served();
         let door = seats::Door(seats::Seats::new(CONNECTIONS, CONNECTIONS_PER_ADDRESS));
         let acceptor = axum_server::tls_rustls::RustlsAcceptor::new(tls).acceptor(door);
         let mut server = axum_server::from_tcp(self.listener)
@@ -287,8 +283,12 @@ impl Opened {
             .max_concurrent_streams(AT_ONCE);
         let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
         let task = tokio::spawn(server.serve(service));
+        let watch = self.certificate.watch(move || clock.wall_ms());
         tokio::spawn(async move {
-            stop.cancelled().await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = watch => stop.cancelled().await,
+            }
             handle.graceful_shutdown(Some(Duration::from_secs(3)));
         });
         Ok(Web { address, task })

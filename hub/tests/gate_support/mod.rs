@@ -2,6 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub(crate) mod house;
+pub(crate) mod place;
+
 use std::collections::HashMap;
 use std::fs;
 use std::future::Future;
@@ -106,7 +109,8 @@ pub(crate) struct World {
     serials: HashMap<String, u64>,
     pub(crate) address: SocketAddr,
     pub(crate) gate: Gate,
-    pub(crate) arrivals: Arrivals,
+    /// Until somebody else reads them.
+    pub(crate) arrivals: Option<Arrivals>,
     pub(crate) running: JoinHandle<Result<(), GateError>>,
     pub(crate) stop: CancellationToken,
 }
@@ -148,7 +152,7 @@ impl World {
             serials: HashMap::new(),
             address: gate.address(),
             gate,
-            arrivals,
+            arrivals: Some(arrivals),
             running,
             stop,
         };
@@ -209,13 +213,19 @@ impl World {
         self.try_connect(name).await.unwrap()
     }
 
+    /// What arrives next; none when the gate has ended.
+    pub(crate) async fn next(&mut self) -> Option<Arrived> {
+        let arrivals = self.arrivals.as_mut();
+        arrivals.expect("nobody else reads them").recv().await
+    }
+
     pub(crate) async fn arrived(&mut self) -> Arrived {
-        soon(self.arrivals.recv()).await.expect("the gate is open")
+        soon(self.next()).await.expect("the gate is open")
     }
 
     /// Long enough for whatever could come over the loopback.
     pub(crate) async fn nothing_arrives(&mut self) {
-        let next = tokio::time::timeout(Duration::from_millis(500), self.arrivals.recv()).await;
+        let next = tokio::time::timeout(Duration::from_millis(500), self.next()).await;
         assert!(next.is_err(), "{next:?}");
     }
 
@@ -339,7 +349,11 @@ impl Raw {
     }
 
     pub(crate) async fn with(world: &World, tls: Arc<rustls::ClientConfig>) -> Self {
-        Self::over(TcpStream::connect(world.address).await.unwrap(), tls).await
+        Self::to(world.address, tls).await
+    }
+
+    pub(crate) async fn to(address: SocketAddr, tls: Arc<rustls::ClientConfig>) -> Self {
+        Self::over(TcpStream::connect(address).await.unwrap(), tls).await
     }
 
     /// A peer whose system takes in little that it does not read.
@@ -373,6 +387,12 @@ impl Raw {
         let mut read = vec![0; bytes.len()];
         soon(self.0.read_exact(&mut read)).await.unwrap();
         assert_eq!(read, bytes);
+    }
+
+    /// Says that nothing more will be written, and waits until the gate has seen all that was.
+    pub(crate) async fn finish(mut self) {
+        let _ = self.0.shutdown().await;
+        self.closed().await;
     }
 
     /// Reads until the gate has closed the connection.

@@ -126,6 +126,22 @@ pub(crate) fn device_state(
 }
 
 impl House {
+    /// Puts another certificate and key in place and gives what trusts them.
+    pub(crate) fn renew_certificate(&self) -> rustls::RootCertStore {
+        identity(self.dir.path()).2
+    }
+
+    /// Whether a browser that trusts this gets a connection.
+    pub(crate) async fn is_trusted_by(&self, root: rustls::RootCertStore) -> bool {
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(root)
+            .with_no_client_auth();
+        let stream = tokio::net::TcpStream::connect(self.address).await.unwrap();
+        let name = "localhost".try_into().unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        connector.connect(name, stream).await.is_ok()
+    }
+
     pub(crate) async fn build() -> Self {
         Self::with_register(Some(REGISTER)).await
     }

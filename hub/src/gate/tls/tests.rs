@@ -167,7 +167,36 @@ fn the_hubs_certificate_changes_only_together_with_its_key() {
 }
 
 #[test]
-fn another_issuing_level_makes_all_show_their_certificates_again() {
+fn a_certificate_that_cannot_be_used_does_not_replace_one_that_can() {
+    let files = Files::new();
+    let tls = files.load().unwrap();
+    let before = tls.config();
+    let good = fs::read_to_string(files.dir.path().join("hub.pem")).unwrap();
+    let mut old = CertificateParams::default();
+    old.not_after = date_time_ymd(2025, 1, 1);
+    let key = KeyPair::generate().unwrap();
+    let past = old.signed_by(&key, &files.hubs).unwrap().pem();
+    let bad = [
+        (good[..300].to_owned(), None),
+        (String::new(), None),
+        (leaf(&files.hubs, 2).1, None),
+        (past, Some(key.serialize_pem())),
+    ];
+    for (certificate, key) in bad {
+        files.write("hub.pem", &certificate);
+        if let Some(key) = key {
+            files.write("hub.key", &key);
+        }
+        assert_eq!(tls.reload(), Changed::Nothing);
+        assert!(Arc::ptr_eq(&before, &tls.config()), "{certificate}");
+    }
+    files.identity(3);
+    assert_eq!(tls.reload(), Changed::Nothing);
+    assert!(!Arc::ptr_eq(&before, &tls.config()));
+}
+
+#[test]
+fn one_more_issuing_level_sends_nobody_away_and_one_less_sends_all() {
     let files = Files::new();
     let tls = files.load().unwrap();
     let next = issuer("agents 2");
@@ -186,6 +215,9 @@ fn another_issuing_level_makes_all_show_their_certificates_again() {
         list(&next, 2099, &[5])
     );
     files.write("revoked.pem", &both);
+    assert_eq!(tls.reload(), Changed::Revocations);
+    files.write("agents.pem", &next.pem());
+    files.write("revoked.pem", &list(&next, 2099, &[5]));
     assert_eq!(tls.reload(), Changed::Anchors);
 }
 
