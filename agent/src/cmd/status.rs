@@ -172,6 +172,7 @@ mod tests {
                 why: Some("the hub cannot be reached: no route".into()),
                 last_commit_ms: None,
                 rate: None,
+                budget: None,
             },
             clock: ClockQuality::Ntp,
             lanes: vec![LaneHealth {

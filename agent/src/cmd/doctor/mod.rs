@@ -255,6 +255,7 @@ mod tests {
                 why: None,
                 last_commit_ms: None,
                 rate: None,
+                budget: None,
             },
             clock: clock.quality(),
             lanes: Vec::new(),
