@@ -21,6 +21,7 @@ help:
 	@echo 'make kills        kill -9 of agent, camera reader and hub, 50 rounds under load, with an oracle beside them'
 	@echo 'make outage       the hub away for 10 minutes, then everything arrives and a punch is on the page at once'
 	@echo 'make bench-camera the camera path beside ffmpeg on the same stream'
+	@echo 'make bench-link   how much of a slow and long link is used, and what a punch waits on it (10 minutes)'
 	@echo 'make setup        install the Debian packages that all of this needs'
 
 .PHONY: setup
@@ -59,6 +60,12 @@ outage: build
 
 bench-camera: setup
 	tests/bench-camera.sh
+
+# `make bench-link MINUTES=2`
+.PHONY: bench-link
+bench-link: setup
+	$(CARGO) build --release -p scc-tests --bin scc-bench-link --locked
+	exec target/release/scc-bench-link --minutes $(MINUTES)
 
 .PHONY: fmt-check clippy unit doc crates fuzz-check
 fmt-check:

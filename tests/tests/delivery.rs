@@ -7,8 +7,12 @@
     reason = "helpers of tests may fail the test"
 )]
 
+#[path = "delivery/budget.rs"]
+mod budget;
 #[path = "delivery/card.rs"]
 mod card;
+#[path = "../bench/link/drain.rs"]
+mod drain;
 #[path = "delivery/links.rs"]
 mod links;
 #[path = "delivery/stage.rs"]
@@ -84,6 +88,36 @@ async fn a_punch_arrives_within_two_seconds_while_video_drains() {
     let worst = waits.iter().max().unwrap();
     assert!(*worst < Duration::from_secs(2), "{waits:?}");
     println!("waits: {waits:?}, link {:?}", site.link.status.borrow());
+}
+
+/// The short form of `make bench-link`, which runs ten minutes with 2 GB (`tests/bench/link.rs`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_and_long_link_is_used_while_punches_alarms_and_health_pass_the_backlog() {
+    let figures = drain::measure(drain::Load {
+        rate: 125_000,
+        delay: Duration::from_millis(100),
+        segments: 25,
+        warm_up: Duration::from_secs(4),
+        time: Duration::from_secs(20),
+        every: Duration::from_secs(1),
+    })
+    .await;
+    println!("{figures}");
+    assert!(figures.backlog > 15, "the backlog is gone: {figures}");
+    assert!(figures.used >= 0.9, "{figures}");
+    assert!(figures.used <= 1.01, "the link is not one: {figures}");
+    for waits in [&figures.punches, &figures.events] {
+        assert!(waits.len() >= 15, "{figures}");
+        assert!(
+            drain::percentile(waits, 99) <= Duration::from_secs(2),
+            "{figures}"
+        );
+    }
+    assert!(
+        figures.health_longest_gap <= Duration::from_secs(6),
+        "{figures}"
+    );
+    assert_eq!((figures.lost, figures.duplicates), (0, 0), "{figures}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

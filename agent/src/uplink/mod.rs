@@ -143,6 +143,8 @@ impl<S: Store, D: Dial> Uplink<S, D> {
         let stop = self.given.stop.clone();
         let mut reconnect = Reconnect::new(self.pace);
         while !stop.is_cancelled() {
+            let budget = self.spending.look(&*self.given.clock);
+            self.reporter.budget(budget);
             let (end, stable) = match self.dial().await {
                 Ok(link) => self.connected(&*link).await,
                 Err(end) => (end, Duration::ZERO),

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::stage::{Hub, Mute, SEED, Site};
+use super::stage::{Hub, Manner, Mute, SEED, Site};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -35,7 +35,11 @@ struct Watched {
 
 impl Watched {
     async fn start() -> Self {
-        let (mut site, hub) = Site::start_at(Pace::of(KEEP_ALIVE)).await;
+        let (mut site, hub) = Site::start_with(Manner {
+            pace: Pace::of(KEEP_ALIVE),
+            ..Manner::default()
+        })
+        .await;
         site.punch().await;
         site.delivered().await;
         Self {

@@ -1,7 +1,7 @@
 //! What the tests of this folder stand on: one agent's buffer and uplink, a hub's gate and ingest,
 //! a bad network between them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use scc_agent::buffer::Buffer;
 use scc_agent::capture::board::Board;
 use scc_agent::config::{BufferLimits, Hub as HubAddress, Identity};
+use scc_agent::uplink::budget::Budget;
 use scc_agent::uplink::link::{Closed, Dial, Link};
 use scc_agent::uplink::mqtt::Mqtt;
 use scc_agent::uplink::pace::Pace;
@@ -20,6 +21,7 @@ use scc_common::checksum::Checksum;
 use scc_common::clock::{Clock, SystemClock};
 use scc_common::id::{AgentId, DeviceId};
 use scc_common::record::{Content, PunchBatch, RecordBody, Segment, Snapshot, Way};
+use scc_common::stream::Stream;
 use scc_common::wire::{Down, DownMessage};
 use scc_hub::config::Gate as GateConfig;
 use scc_hub::gate;
@@ -139,11 +141,11 @@ impl Drop for Site {
 impl Site {
     /// Certificates, a hub, a proxy in front of it, and an uplink that goes through the proxy.
     pub(super) async fn start() -> (Self, Hub) {
-        Self::start_at(Pace::default()).await
+        Self::start_with(Manner::default()).await
     }
 
-    /// As [`start`](Self::start), with an uplink of this patience.
-    pub(super) async fn start_at(pace: Pace) -> (Self, Hub) {
+    /// As [`start`](Self::start), with an uplink of this manner.
+    pub(super) async fn start_with(manner: Manner) -> (Self, Hub) {
         let dir = tempfile::tempdir().unwrap();
         let clock = SystemClock::shared();
         let at = |name: &str| dir.path().join(name);
@@ -160,7 +162,7 @@ impl Site {
         std::fs::create_dir(at("state")).unwrap();
         let buffer = Buffer::open(&at("state"), limits(), clock.clone()).unwrap();
         let stop = CancellationToken::new();
-        let dialer = Dialer::new(dir.path(), proxy.address().port(), pace);
+        let dialer = Dialer::new(dir.path(), proxy.address().port(), manner);
         let lines = Lines::default();
         let link = connect(buffer.clone(), dialer.clone(), &lines, &stop);
         let site = Self {
@@ -231,6 +233,22 @@ impl Site {
         let mut rows = sql.prepare("SELECT stream, seq, sum FROM record").unwrap();
         let row = |r: &rusqlite::Row<'_>| Ok(((r.get(0)?, r.get(1)?), r.get(2)?));
         rows.query_map([], row)
+            .unwrap()
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    /// The small records that the hub has.
+    pub(super) fn stored_small(&self) -> BTreeSet<(u8, i64)> {
+        let sql = rusqlite::Connection::open_with_flags(
+            self.dir.path().join("hub.sqlite"),
+            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
+        )
+        .unwrap();
+        let query = "SELECT stream, seq FROM record WHERE stream <> ?1";
+        let mut rows = sql.prepare(query).unwrap();
+        let video = [Stream::Segment.code()];
+        rows.query_map(video, |r| Ok((r.get(0)?, r.get(1)?)))
             .unwrap()
             .map(Result::unwrap)
             .collect()
@@ -307,11 +325,19 @@ pub(super) fn connect(
         stop: stop.clone(),
         alive: Arc::default(),
     };
-    let pace = dialer.pace;
+    let Manner { pace, budget } = dialer.manner.clone();
     let (uplink, link) = Uplink::new(given, dialer, SEED);
     let log = tracing_subscriber::registry().with(lines.clone());
-    tokio::spawn(uplink.at_pace(pace).run().with_subscriber(log));
+    let uplink = uplink.at_pace(pace).within(budget);
+    tokio::spawn(uplink.run().with_subscriber(log));
     link
+}
+
+/// How an uplink is to behave.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Manner {
+    pub(super) pace: Pace,
+    pub(super) budget: Budget,
 }
 
 /// The real dialer; the hub's name may be changed and attempts are counted.
@@ -319,14 +345,14 @@ pub(super) fn connect(
 pub(super) struct Dialer {
     identity: Identity,
     port: u16,
-    pub(super) pace: Pace,
+    manner: Manner,
     host: watch::Sender<&'static str>,
     attempts: Arc<AtomicU64>,
 }
 
 impl Dialer {
     /// Dials this machine, with the certificate of the site in `dir`.
-    pub(super) fn new(dir: &Path, port: u16, pace: Pace) -> Self {
+    pub(super) fn new(dir: &Path, port: u16, manner: Manner) -> Self {
         let at = |name: &str| dir.join("id").join(name);
         Self {
             identity: Identity {
@@ -335,7 +361,7 @@ impl Dialer {
                 hub_ca: at("hub-ca.pem"),
             },
             port,
-            pace,
+            manner,
             host: watch::channel("127.0.0.1").0,
             attempts: Arc::default(),
         }
@@ -359,7 +385,7 @@ impl Dial for Dialer {
             host,
             port: self.port,
         };
-        let mqtt = Mqtt::new(agent(), address, self.identity.clone()).at_pace(self.pace);
+        let mqtt = Mqtt::new(agent(), address, self.identity.clone()).at_pace(self.manner.pace);
         Box::pin(async move { mqtt.dial().await })
     }
 }
