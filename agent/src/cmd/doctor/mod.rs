@@ -162,6 +162,7 @@ mod tests {
                 min_free_bytes: 0,
                 ..BufferLimits::default()
             },
+            budget: crate::uplink::budget::Budget::default(),
             health_every_s: 30,
             cameras: Vec::new(),
             terminals: Vec::new(),
