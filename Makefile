@@ -23,6 +23,7 @@ help:
 	@echo 'make faults-selftest  mutants of our own code, each of which must turn a named test red'
 	@echo 'make fuzz         each decoder of foreign bytes against mutated input, MINUTES=10 each'
 	@echo 'make bench-camera the camera path beside ffmpeg on the same stream'
+	@echo 'make bench-link   how much of a slow and long link is used, and what a punch waits on it (10 minutes)'
 	@echo 'make setup        install the Debian packages that all of this needs'
 
 .PHONY: setup
@@ -69,6 +70,12 @@ fuzz: setup
 
 bench-camera: setup
 	tests/bench-camera.sh
+
+# `make bench-link MINUTES=2`
+.PHONY: bench-link
+bench-link: setup
+	$(CARGO) build --release -p scc-tests --bin scc-bench-link --locked
+	exec target/release/scc-bench-link --minutes $(MINUTES)
 
 .PHONY: fmt-check clippy unit doc crates fuzz-check
 fmt-check:

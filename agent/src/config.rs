@@ -10,8 +10,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::capture::camera::{credentials_fit, host_and_port};
+use crate::uplink::budget::Budget;
 
 pub(crate) mod grounds;
+mod uplink;
 
 /// A checked configuration.
 #[derive(Debug, Clone)]
@@ -26,6 +28,8 @@ pub struct Config {
     pub identity: Identity,
     /// Limits of the buffer.
     pub buffer: BufferLimits,
+    /// How much of the link may be used, and when.
+    pub budget: Budget,
     /// Seconds between two health records.
     pub health_every_s: u32,
     /// Cameras, in the order of the file.
@@ -228,6 +232,8 @@ struct Shape {
     identity: IdentityShape,
     #[serde(default)]
     buffer: BufferShape,
+    #[serde(default)]
+    uplink: uplink::UplinkShape,
     #[serde(default = "thirty")]
     health_every_s: Spanned<u32>,
     #[serde(default)]
@@ -402,6 +408,7 @@ impl Config {
                 hub_ca: shape.identity.hub_ca.get_ref().clone(),
             },
             buffer: limits(doc, &shape.buffer)?,
+            budget: uplink::budget(doc, &shape.uplink)?,
             health_every_s: within(doc, &shape.health_every_s, "health_every_s", 1, 3_600)?,
             cameras,
             terminals,
@@ -550,19 +557,12 @@ fn terminal(
                 )
             })?,
     };
-    let utc_offset_min = offset_minutes(t.utc_offset.get_ref()).ok_or_else(|| {
-        doc.wrong(
-            t.utc_offset.span().start,
-            "utc_offset",
-            "must look like \"+08:00\" (WITA) or \"-03:30\"",
-        )
-    })?;
     Ok(Terminal {
         id,
         host,
         port,
         comm_key,
-        utc_offset_min,
+        utc_offset_min: offset(doc, &t.utc_offset)?,
         full_read_every_s: within(doc, &t.full_read_every_s, "full_read_every_s", 5, 86_400)?,
     })
 }
@@ -628,6 +628,17 @@ pub(crate) fn split_address(text: &str, default_port: u16) -> Option<(String, u1
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.' || b == b'_'));
     named.then(|| (host.to_owned(), port))
+}
+
+/// Minutes ahead of UTC, of `utc_offset`.
+fn offset(doc: &Document<Shape>, text: &Spanned<String>) -> Result<i16, ConfigError> {
+    offset_minutes(text.get_ref()).ok_or_else(|| {
+        doc.wrong(
+            text.span().start,
+            "utc_offset",
+            "must look like \"+08:00\" (WITA) or \"-03:30\"",
+        )
+    })
 }
 
 fn offset_minutes(text: &str) -> Option<i16> {
@@ -750,6 +761,21 @@ address = "10.0.0.9"
                 "agent = \"rsud\"",
                 "agent = \"RSUD\"",
                 "agent.toml:2: `agent`: ",
+            ),
+            (
+                "[hub]",
+                "[uplink]\nbytes_per_s = 12\n[hub]",
+                "agent.toml:5: `bytes_per_s`: 12 is out of range; give 4000 to 1000000000, or 0 for no limit",
+            ),
+            (
+                "[hub]",
+                "[uplink]\nbudget = [{ days = \"senin\", from = \"07:30\", to = \"16:00\", bytes_per_s = 40000 }]\n[hub]",
+                "agent.toml:5: `days`: `senin` is no day; write \"mon-fri\"",
+            ),
+            (
+                "[hub]",
+                "[uplink]\nbudget = [{ days = \"mon\", from = \"7.30\", to = \"16:00\", bytes_per_s = 40000 }]\n[hub]",
+                "agent.toml:5: `from`: `7.30` is no time of day; write 00:00 to 23:59",
             ),
             ("[hub]", "[hubb]", "agent.toml:4: "),
             (

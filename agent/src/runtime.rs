@@ -180,6 +180,7 @@ impl Agent {
             config.identity.clone(),
         );
         let (uplink, handle) = Uplink::new(given, dialer, rand::random());
+        let uplink = uplink.within(config.budget.clone());
         let context = Context {
             buffer: buffer.clone(),
             board: board.clone(),

@@ -7,6 +7,8 @@
     reason = "helpers of tests may fail the test"
 )]
 
+#[path = "delivery/budget.rs"]
+mod budget;
 #[path = "delivery/card.rs"]
 mod card;
 #[path = "delivery/damaged.rs"]
@@ -329,6 +331,18 @@ fn noise(seed: usize, bytes: usize) -> Vec<u8> {
         })
         .collect()
 }
+#[path = "../bench/link/drain.rs"]
+mod drain;
+#[path = "delivery/links.rs"]
+mod links;
+#[path = "delivery/stage.rs"]
+mod stage;
+
+use std::time::Duration;
+
+use scc_common::record::{Content, Event, LinkMode};
+use stage::{PATIENCE, Site, restarted};
+use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_of_every_size_arrive_and_leave_the_buffer() {
@@ -394,6 +408,36 @@ async fn a_punch_arrives_within_two_seconds_while_video_drains() {
     let worst = waits.iter().max().unwrap();
     assert!(*worst < Duration::from_secs(2), "{waits:?}");
     println!("waits: {waits:?}, link {:?}", site.link.status.borrow());
+}
+
+/// The short form of `make bench-link`, which runs ten minutes with 2 GB (`tests/bench/link.rs`).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_and_long_link_is_used_while_punches_alarms_and_health_pass_the_backlog() {
+    let figures = drain::measure(drain::Load {
+        rate: 125_000,
+        delay: Duration::from_millis(100),
+        segments: 25,
+        warm_up: Duration::from_secs(4),
+        time: Duration::from_secs(20),
+        every: Duration::from_secs(1),
+    })
+    .await;
+    println!("{figures}");
+    assert!(figures.backlog > 15, "the backlog is gone: {figures}");
+    assert!(figures.used >= 0.9, "{figures}");
+    assert!(figures.used <= 1.01, "the link is not one: {figures}");
+    for waits in [&figures.punches, &figures.events] {
+        assert!(waits.len() >= 15, "{figures}");
+        assert!(
+            drain::percentile(waits, 99) <= Duration::from_secs(2),
+            "{figures}"
+        );
+    }
+    assert!(
+        figures.health_longest_gap <= Duration::from_secs(6),
+        "{figures}"
+    );
+    assert_eq!((figures.lost, figures.duplicates), (0, 0), "{figures}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -473,18 +517,4 @@ async fn an_agent_that_stops_says_goodbye() {
     };
     let why = tokio::time::timeout(PATIENCE, left).await.unwrap();
     assert_eq!(why, "it said good-bye");
-}
-
-async fn restarted(dir: &Path, address: SocketAddr) -> Hub {
-    ended(address).await;
-    Hub::start(dir, address).await
-}
-
-/// The port of the one that was dropped becomes free a moment later.
-async fn ended(address: SocketAddr) {
-    let until = Instant::now() + PATIENCE;
-    while let Err(error) = std::net::TcpListener::bind(address) {
-        assert!(Instant::now() < until, "{error}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }

@@ -24,6 +24,10 @@ fn the_agents_example_is_whole_and_its_comments_show_the_defaults() {
     std::fs::write(&all, uncommented).unwrap();
     let full = scc_agent::config::Config::load(&all).unwrap();
     assert_eq!(full.buffer, config.buffer);
+    // the hours are an example; without them there is no limit
+    assert_eq!((full.budget.usual, full.budget.hours.len()), (None, 1));
+    assert_eq!((config.budget.usual, config.budget.hours.len()), (None, 0));
+    assert_eq!(full.budget.utc_offset_min, config.budget.utc_offset_min);
     assert_eq!(full.health_every_s, config.health_every_s);
     assert_eq!(
         full.cameras[0].snapshot_every_s,

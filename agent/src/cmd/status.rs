@@ -64,6 +64,15 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
             })
             .unwrap_or_default(),
     );
+    if let Some(budget) = status.link.budget {
+        let _ = writeln!(
+            page,
+            "{:9} {}{}",
+            lang.pick("anggaran", "budget"),
+            size(budget.into()),
+            lang.pick("/dtk untuk gambar dan video", "/s for pictures and video"),
+        );
+    }
     let _ = writeln!(
         page,
         "{:9} {}",
@@ -172,6 +181,7 @@ mod tests {
                 why: Some("the hub cannot be reached: no route".into()),
                 last_commit_ms: None,
                 rate: None,
+                budget: None,
             },
             clock: ClockQuality::Ntp,
             lanes: vec![LaneHealth {

@@ -6,15 +6,17 @@
 //! second of it in front.
 //!
 //! The way through this folder: [`link`] is one connection, [`mqtt`] makes it; `session` speaks on
-//! it; `plan` (with `lane` and `window`) chooses what to send; `now` and `hello` write the messages
-//! that are no records; `backoff` says how long to wait; [`status`] tells others how it goes.
+//! it; `plan` (with `lane` and `window`) chooses what to send within the [`budget`]; `now` and `hello` write the messages
+//! that are no records; `backoff` says how long to wait, in the measures of [`pace`]; [`status`] tells others how it goes.
 
 mod backoff;
+pub mod budget;
 mod hello;
 mod lane;
 pub mod link;
 pub mod mqtt;
 mod now;
+pub mod pace;
 mod plan;
 mod session;
 pub mod status;
@@ -37,13 +39,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::board::Board;
 use backoff::Reconnect;
+use budget::{Budget, Spending};
 use link::{Closed, Dial, Link};
+use pace::Pace;
 use session::{End, Session};
 use status::{LinkStatus, Reporter};
 use store::Store;
-
-/// Connecting may take this long in all: name, TCP, TLS, MQTT, subscription.
-const CONNECT: Duration = Duration::from_secs(70);
 
 /// A stop waits this long for the goodbye to go out; it has five seconds in all.
 const GOODBYE: Duration = Duration::from_millis(400);
@@ -99,6 +100,8 @@ pub struct Uplink<S, D> {
     dialer: D,
     rng: StdRng,
     reporter: Reporter,
+    pace: Pace,
+    spending: Spending,
 }
 
 impl<S: Store, D: Dial> Uplink<S, D> {
@@ -115,15 +118,33 @@ impl<S: Store, D: Dial> Uplink<S, D> {
             dialer,
             rng: StdRng::seed_from_u64(seed),
             reporter,
+            pace: Pace::default(),
+            spending: Spending::new(Budget::default()),
         };
         (uplink, handle)
+    }
+
+    /// More or less patient than usual; its dialer should be so too.
+    #[must_use]
+    pub const fn at_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    /// Keeps to this budget; without it, there is none.
+    #[must_use]
+    pub fn within(mut self, budget: Budget) -> Self {
+        self.spending = Spending::new(budget);
+        self
     }
 
     /// Connects and sends until it is told to stop, or the buffer closes.
     pub async fn run(mut self) {
         let stop = self.given.stop.clone();
-        let mut reconnect = Reconnect::default();
+        let mut reconnect = Reconnect::new(self.pace);
         while !stop.is_cancelled() {
+            let budget = self.spending.look(&*self.given.clock);
+            self.reporter.budget(budget);
             let (end, stable) = match self.dial().await {
                 Ok(link) => self.connected(&*link).await,
                 Err(end) => (end, Duration::ZERO),
@@ -142,7 +163,7 @@ impl<S: Store, D: Dial> Uplink<S, D> {
     }
 
     async fn dial(&self) -> Result<Box<dyn Link>, End> {
-        let dialed = tokio::time::timeout(CONNECT, self.dialer.dial());
+        let dialed = tokio::time::timeout(self.pace.connect(), self.dialer.dial());
         match self.while_alive(dialed).await {
             None => Err(End::Stopped),
             Some(Ok(dialed)) => Ok(dialed?),
@@ -152,7 +173,14 @@ impl<S: Store, D: Dial> Uplink<S, D> {
 
     async fn connected(&mut self, link: &dyn Link) -> (End, Duration) {
         self.reporter.set(LinkMode::Connecting, None);
-        let mut session = Session::new(&self.given, link, &mut self.rng, &self.reporter);
+        let mut session = Session::new(
+            &self.given,
+            link,
+            &mut self.rng,
+            &self.reporter,
+            self.pace,
+            &mut self.spending,
+        );
         let end = session.run().await;
         let stable = session
             .flowing_since

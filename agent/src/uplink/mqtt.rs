@@ -20,15 +20,11 @@ use scc_common::id::AgentId;
 use scc_common::{identity, topic};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::link::{Closed, Dial, Link};
+use super::pace::Pace;
 use crate::config::{Hub, Identity};
-
-/// The hub drops a client after 1.5 times this; a dead peer is noticed after twice this at most.
-const KEEP_ALIVE: Duration = Duration::from_secs(30);
-
-/// Connecting, and also flushing one packet: a part must get through a slow link within it.
-const TIMEOUT_S: u64 = 30;
 
 /// Publishes without PUBACK. The window bounds bytes; this bounds packets.
 const INFLIGHT: u16 = 16;
@@ -50,6 +46,7 @@ pub struct Mqtt {
     identity: Identity,
     /// What the files held when they were last usable.
     usable: Arc<Usable>,
+    pace: Pace,
 }
 
 /// Set anew whenever the files can be used.
@@ -64,6 +61,7 @@ impl Mqtt {
             hub,
             identity,
             usable: Arc::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -89,32 +87,46 @@ impl Mqtt {
         }
     }
 
+    /// More or less patient than usual.
+    #[must_use]
+    pub const fn at_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
+        self
+    }
+
     async fn connect(&self) -> Result<Box<dyn Link>, Closed> {
         let tls = self.tls()?;
         let mut options = MqttOptions::new(self.agent.as_str(), &self.hub.host, self.hub.port);
         options
             .set_transport(Transport::Tls(TlsConfiguration::Rustls(tls)))
-            .set_keep_alive(KEEP_ALIVE)
+            .set_keep_alive(self.pace.keep_alive())
             .set_clean_session(true)
             .set_max_packet_size(MAX_PACKET, MAX_PACKET)
             .set_inflight(INFLIGHT);
         let mut network = NetworkOptions::new();
         network.set_tcp_nodelay(true);
         network.set_tcp_send_buffer_size(SEND_BUFFER);
-        network.set_connection_timeout(TIMEOUT_S);
+        // also the time for flushing one packet: a part must get through a slow link within it
+        let step = self.pace.step();
+        network.set_connection_timeout(step.as_secs());
         // one request waits in the channel; everything else waits where priorities are known
         let (client, mut events) = AsyncClient::new(options, 1);
         events.set_network_options(network);
-        events.poll().await.map_err(closed)?; // CONNACK
+        events.poll().await.map_err(|e| closed(e, step))?; // CONNACK
         client
             .subscribe(topic::down(&self.agent), QoS::AtMostOnce)
             .await
             .map_err(|e| Closed::Ended(e.to_string()))?;
-        let granted = tokio::time::timeout(Duration::from_secs(TIMEOUT_S), granted(&mut events));
+        let granted = tokio::time::timeout(step, granted(&mut events, step));
         granted
             .await
             .map_err(|_| Closed::Silent("no answer to the subscription".into()))??;
-        Ok(Box::new(Connection::begin(&self.agent, client, events)))
+        Ok(Box::new(Connection::begin(
+            &self.agent,
+            client,
+            events,
+            self.pace,
+        )))
     }
 }
 
@@ -125,9 +137,11 @@ impl Dial for Mqtt {
 }
 
 /// Waits for the SUBACK.
-async fn granted(events: &mut EventLoop) -> Result<(), Closed> {
+async fn granted(events: &mut EventLoop, step: Duration) -> Result<(), Closed> {
     loop {
-        if let Event::Incoming(Packet::SubAck(ack)) = events.poll().await.map_err(closed)? {
+        if let Event::Incoming(Packet::SubAck(ack)) =
+            events.poll().await.map_err(|e| closed(e, step))?
+        {
             return match ack.return_codes.first() {
                 Some(SubscribeReasonCode::Success(_)) => Ok(()),
                 _ => Err(Closed::Refused("it refused the subscription".into())),
@@ -146,13 +160,28 @@ struct Connection {
 }
 
 impl Connection {
-    fn begin(agent: &AgentId, client: AsyncClient, mut events: EventLoop) -> Self {
+    fn begin(agent: &AgentId, client: AsyncClient, mut events: EventLoop, pace: Pace) -> Self {
         let (sender, down) = mpsc::channel(DOWN_QUEUE);
         let ended = Arc::new(OnceLock::new());
         let reason = Arc::clone(&ended);
         let pump = tokio::spawn(async move {
+            // when a ping went out after which nothing has come in; rumqttc itself would wait until
+            // the next ping is due
+            let mut pinged: Option<Instant> = None;
             let why = loop {
-                match events.poll().await {
+                let polled = match pinged {
+                    None => Ok(events.poll().await),
+                    Some(at) => tokio::time::timeout_at(at + pace.pong(), events.poll()).await,
+                };
+                let Ok(polled) = polled else {
+                    break Closed::Silent("no answer to a ping".into());
+                };
+                match &polled {
+                    Ok(Event::Incoming(_)) => pinged = None,
+                    Ok(Event::Outgoing(Outgoing::PingReq)) => pinged = Some(Instant::now()),
+                    _ => {}
+                }
+                match polled {
                     Ok(Event::Incoming(Packet::Publish(publish))) => {
                         if sender.send(publish.payload).await.is_err() {
                             return;
@@ -166,7 +195,7 @@ impl Connection {
                         break Closed::Ended("the hub disconnected".into());
                     }
                     Ok(_) => {}
-                    Err(error) => break closed(error),
+                    Err(error) => break closed(error, pace.step()),
                 }
             };
             let _ = reason.set(why);
@@ -230,11 +259,16 @@ impl Link for Connection {
 }
 
 /// What rumqttc saw, in our words.
-fn closed(error: ConnectionError) -> Closed {
+fn closed(error: ConnectionError, step: Duration) -> Closed {
+    let seconds = step.as_secs();
     match error {
         ConnectionError::ConnectionRefused(code) => Closed::Refused(format!("{code:?}")),
-        ConnectionError::NetworkTimeout => Closed::Network("no connection within 30 s".into()),
-        ConnectionError::FlushTimeout => Closed::Silent("it took no bytes for 30 s".into()),
+        ConnectionError::NetworkTimeout => {
+            Closed::Network(format!("no connection within {seconds} s"))
+        }
+        ConnectionError::FlushTimeout => {
+            Closed::Silent(format!("it took no bytes for {seconds} s"))
+        }
         ConnectionError::Tls(TlsError::Io(error)) => Closed::Tls(error.to_string()),
         ConnectionError::Tls(error) => Closed::Tls(error.to_string()),
         ConnectionError::Io(error) => Closed::Network(error.to_string()),

@@ -17,6 +17,7 @@ use scc_common::wire::{
 use serde_bytes::ByteBuf;
 use tokio::time::Instant;
 
+use super::budget::is_exempt;
 use super::lane::{Change, LaneState};
 use super::window::{Class, Window};
 use crate::buffer::{Lane, Stored};
@@ -62,7 +63,7 @@ pub(super) struct Verdict {
 }
 
 /// The plan of one connection, from one answer to the next hello.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Plan {
     lanes: BTreeMap<Lane, LaneState>,
     current: Option<Epoch>,
@@ -71,6 +72,24 @@ pub(super) struct Plan {
     paused: Vec<Stream>,
     /// What may be in flight.
     pub(super) window: Window,
+    /// Whether the budget lets go what is not exempt.
+    affordable: bool,
+    /// The largest message that the budget allows, bytes.
+    most: usize,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self {
+            lanes: BTreeMap::new(),
+            current: None,
+            known: BTreeSet::new(),
+            paused: Vec::new(),
+            window: Window::default(),
+            affordable: true,
+            most: usize::MAX,
+        }
+    }
 }
 
 fn cost(bytes: usize) -> u64 {
@@ -181,12 +200,25 @@ impl Plan {
         !self.paused.contains(&lane.stream)
     }
 
+    /// What the budget allows until the next word: anything or only what is exempt, and the size of
+    /// one message.
+    pub(super) fn afford(&mut self, anything: bool, most: usize) {
+        self.affordable = anything;
+        self.most = most;
+    }
+
+    /// Largest part to send now.
+    fn part(&self) -> usize {
+        self.window.part().min(self.most)
+    }
+
     /// Chooses what goes next, if the window has room for anything.
     pub(super) fn choose(&mut self) -> Option<Choice> {
         let mut able: Vec<(Lane, Choice)> = self
             .lanes
             .iter()
             .filter(|(lane, _)| self.is_open(**lane))
+            .filter(|(lane, _)| self.affordable || is_exempt(lane.stream))
             .filter_map(|(lane, state)| Some((*lane, self.ready(*lane, state)?)))
             .collect();
         able.sort_by_key(|(lane, _)| {
@@ -235,7 +267,9 @@ impl Plan {
         (room > cost(PER_MESSAGE + PER_RECORD)).then(|| Choice::Read {
             lane,
             range,
-            max_bytes: MAX_BATCH.min(usize::try_from(room).unwrap_or(MAX_BATCH)),
+            max_bytes: MAX_BATCH
+                .min(usize::try_from(room).unwrap_or(MAX_BATCH))
+                .min(self.most),
         })
     }
 
@@ -261,7 +295,7 @@ impl Plan {
                 room >= need || (self.window.idle(class) && self.window.permitted() >= need)
             }
             Class::Bulk => {
-                let piece = cost(left.min(self.window.part() / 4));
+                let piece = cost(left.min(self.part() / 4));
                 room >= piece + overhead || (self.window.idle(class) && room > overhead)
             }
         }
@@ -355,7 +389,7 @@ impl Plan {
         let room = usize::try_from(self.window.room(class)).unwrap_or(usize::MAX);
         let most = room
             .saturating_sub(PER_MESSAGE + PER_RECORD)
-            .min(self.window.part());
+            .min(self.part());
         let state = self.lanes.get_mut(&lane)?;
         let head = state.head.as_mut()?;
         let total = head.stored.body.len();

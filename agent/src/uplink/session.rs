@@ -25,8 +25,10 @@ use scc_common::wire::{
 use tokio::time::Instant;
 
 use super::backoff::Patience;
+use super::budget::Spending;
 use super::link::{Closed, Link, Trouble};
 use super::now::{self, Stills};
+use super::pace::Pace;
 use super::plan::{Choice, Plan};
 use super::status::Reporter;
 use super::store::Store;
@@ -37,10 +39,6 @@ use crate::buffer::{BufferError, Lane};
 const TICK: Duration = Duration::from_secs(1);
 /// Two hellos of one connection are at least this far apart.
 const ASK_APART: Duration = Duration::from_secs(1);
-/// An agent with data and without permission asks again after this.
-const NO_PERMISSION: Duration = Duration::from_secs(10);
-/// A hub that has not answered for this long gets a new connection.
-const NO_ANSWER: Duration = Duration::from_secs(60);
 /// Longer than this without progress, or with a backlog, is a mode of its own.
 const SLOW: Duration = Duration::from_secs(5);
 /// An exchange that took longer says too little about the hub's clock.
@@ -92,6 +90,8 @@ pub(super) struct Session<'a, S> {
     link: &'a dyn Link,
     rng: &'a mut StdRng,
     reporter: &'a Reporter,
+    pace: Pace,
+    spending: &'a mut Spending,
     phase: Phase,
     plan: Plan,
     outbox: VecDeque<Bytes>,
@@ -121,12 +121,16 @@ impl<'a, S: Store> Session<'a, S> {
         link: &'a dyn Link,
         rng: &'a mut StdRng,
         reporter: &'a Reporter,
+        pace: Pace,
+        spending: &'a mut Spending,
     ) -> Self {
-        let patience = Patience::new(rng);
+        let patience = Patience::new(pace, rng);
         Self {
             given,
             link,
             reporter,
+            pace,
+            spending,
             phase: Phase::Asking {
                 nonce: 0,
                 epoch: Epoch(0),
@@ -175,13 +179,27 @@ impl<'a, S: Store> Session<'a, S> {
                 {
                     self.outbox.push_back(payload);
                 }
-                publishing = self.outbox.pop_front().map(|p| link.publish(p));
+                let payload = self.outbox.pop_front();
+                if let Some(payload) = &payload {
+                    self.spending.spend(payload.len(), Instant::now());
+                }
+                publishing = payload.map(|p| link.publish(p));
             }
             self.publishing = publishing.is_some();
             self.note_unsent();
+            let busy = publishing.is_some();
             let publish = async {
                 match &mut publishing {
                     Some(publish) => publish.await,
+                    None => std::future::pending().await,
+                }
+            };
+            // what waits for the budget goes on when it is paid for
+            let unpaid = self.spending.wait(Instant::now());
+            let unpaid = unpaid.filter(|_| !busy && self.plan.has_unsent());
+            let paid = async {
+                match unpaid {
+                    Some(wait) => tokio::time::sleep(wait).await,
                     None => std::future::pending().await,
                 }
             };
@@ -199,6 +217,7 @@ impl<'a, S: Store> Session<'a, S> {
                     sent?;
                     publishing = None;
                 }
+                () = paid => {}
             }
         }
     }
@@ -412,6 +431,8 @@ impl<'a, S: Store> Session<'a, S> {
         if !matches!(self.phase, Phase::Flowing { .. }) {
             return Ok(None);
         }
+        let paid = self.spending.wait(Instant::now()).is_none();
+        self.plan.afford(paid, self.spending.most());
         while let Some(choice) = self.plan.choose() {
             let message = match choice {
                 Choice::Head(lane) => self.plan.lead(lane, Instant::now()),
@@ -481,6 +502,8 @@ impl<'a, S: Store> Session<'a, S> {
 
     async fn tick(&mut self) -> Result<(), End> {
         self.given.beat();
+        let budget = self.spending.look(&*self.given.clock);
+        self.reporter.budget(budget);
         let over =
             |since: Option<Instant>, limit: Duration| since.is_some_and(|at| at.elapsed() >= limit);
         if self.last_now.is_none_or(|at| at.elapsed() >= now::EVERY) {
@@ -489,8 +512,10 @@ impl<'a, S: Store> Session<'a, S> {
         }
         match &self.phase {
             Phase::Asking { asked, .. } => {
-                if over(self.asking_since, NO_ANSWER) {
-                    return Err(Closed::Silent("no answer to hello for 60 s".into()).into());
+                let limit = self.pace.no_answer();
+                if over(self.asking_since, limit) {
+                    let why = format!("no answer to hello for {} s", limit.as_secs());
+                    return Err(Closed::Silent(why).into());
                 }
                 if asked.elapsed() >= self.patience.current() {
                     self.patience.lost(self.rng);
@@ -505,7 +530,7 @@ impl<'a, S: Store> Session<'a, S> {
                 }
                 if self.plan.window.permission() == 0 && self.plan.has_unsent() {
                     let since = *self.barred_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() >= NO_PERMISSION {
+                    if since.elapsed() >= self.pace.no_permission() {
                         return self.ask("no permission").await;
                     }
                 } else {
@@ -518,11 +543,17 @@ impl<'a, S: Store> Session<'a, S> {
     }
 
     fn tell_still(&mut self) {
-        if self.publishing || !self.outbox.is_empty() || !self.plan.has_unsent_of(Stream::Snapshot)
+        let unpaid = self.spending.wait(Instant::now()).is_some();
+        if self.publishing
+            || unpaid
+            || !self.outbox.is_empty()
+            || !self.plan.has_unsent_of(Stream::Snapshot)
         {
             return;
         }
-        if let Some(rate) = self.plan.window.rate()
+        let budget = self.spending.rate();
+        let rate = self.plan.window.rate();
+        if let Some(rate) = rate.map(|rate| budget.map_or(rate, |b| rate.min(b.into())))
             && let Some(still) = self.stills.due(&self.given.board, rate, Instant::now())
         {
             let payload = self.now(Some(still));

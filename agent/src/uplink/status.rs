@@ -22,6 +22,9 @@ pub struct LinkStatus {
     pub last_commit_ms: Option<WallMs>,
     /// Bytes per second that the hub acknowledges, once measured.
     pub rate: Option<u64>,
+    /// The upload budget that holds now, bytes per second; none if there is no limit.
+    #[serde(default)]
+    pub budget: Option<u32>,
 }
 
 /// Tells changes of the mode.
@@ -41,6 +44,7 @@ impl Reporter {
             why: None,
             last_commit_ms: None,
             rate: None,
+            budget: None,
         });
         (Self { clock, status }, receiver)
     }
@@ -65,6 +69,18 @@ impl Reporter {
             status.mode = mode;
             status.trouble = trouble;
             status.why = why.map(str::to_owned);
+            true
+        });
+    }
+
+    /// This upload budget holds. Logs if it is another than before.
+    pub(super) fn budget(&self, bytes_per_s: Option<u32>) {
+        self.status.send_if_modified(|status| {
+            if status.budget == bytes_per_s {
+                return false;
+            }
+            tracing::info!(from = ?status.budget, to = ?bytes_per_s, "upload budget changed");
+            status.budget = bytes_per_s;
             true
         });
     }

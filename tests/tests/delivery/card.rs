@@ -9,7 +9,18 @@ use scc_common::register::Register;
 use scc_hub::ingest::import as at_hub;
 use scc_hub::store::ImportCounts;
 
-use super::*;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use scc_agent::buffer::Buffer;
+use scc_common::clock::SystemClock;
+use scc_hub::media::Media;
+use scc_hub::store::Store;
+use tokio_util::sync::CancellationToken;
+
+use super::stage::*;
 
 /// (epoch, stream code, seq) → checksum.
 type Truth = BTreeMap<(i64, u8, i64), [u8; 16]>;
@@ -114,10 +125,10 @@ impl Scene {
 
     async fn start_the_box(&mut self) {
         let hub = restarted(self.site.dir.path(), self.address).await;
-        let (dir, port) = (self.site.dir.path(), self.site.proxy.address().port());
         self.site.stop = CancellationToken::new();
         let buffer = self.site.buffer.clone();
-        self.site.link = connect(dir, buffer, port, &self.site.stop);
+        let dialer = self.site.dialer.clone();
+        self.site.link = connect(buffer, dialer, &self.site.lines, &self.site.stop);
         let drained = async {
             while self.site.backlog().await > 0 {
                 tokio::time::sleep(Duration::from_millis(50)).await;

@@ -162,6 +162,7 @@ mod tests {
                 min_free_bytes: 0,
                 ..BufferLimits::default()
             },
+            budget: crate::uplink::budget::Budget::default(),
             health_every_s: 30,
             cameras: Vec::new(),
             terminals: Vec::new(),
@@ -255,6 +256,7 @@ mod tests {
                 why: None,
                 last_commit_ms: None,
                 rate: None,
+                budget: None,
             },
             clock: clock.quality(),
             lanes: Vec::new(),

@@ -1,0 +1,228 @@
+//! Bad links: the real uplink over MQTT and TLS, and a network or a hub that misbehaves in one way
+//! each (complaints list, rows 6 and 8).
+//!
+//! Of each: once the link is well again, everything is committed and the buffer knows it within two
+//! keep-alives; meanwhile attempts keep to the backoff's budget and the log does not flood. The
+//! keep-alive is the shortest that the gate takes, and all waits of the uplink shrink with it
+//! (`agent/src/uplink/pace.rs`), so two keep-alives stand for a minute of a box.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use scc_agent::uplink::pace::Pace;
+use scc_tests::proxy::Weather;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, sleep};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::stage::{Hub, Manner, Mute, SEED, Site};
+
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// What the log may grow by in two keep-alives, which are a minute of a box.
+const LINES: u32 = 40;
+
+/// A link that was good until now, and what it did since.
+struct Watched {
+    site: Site,
+    hub: Hub,
+    since: Instant,
+    attempts: u64,
+    lines: u64,
+}
+
+impl Watched {
+    async fn start() -> Self {
+        let (mut site, hub) = Site::start_with(Manner {
+            pace: Pace::of(KEEP_ALIVE),
+            ..Manner::default()
+        })
+        .await;
+        site.punch().await;
+        site.delivered().await;
+        Self {
+            since: Instant::now(),
+            attempts: site.dialer.attempts(),
+            lines: site.lines.count(),
+            site,
+            hub,
+        }
+    }
+
+    /// A punch and a segment that must not get through while the link is bad.
+    async fn bad_for(&mut self, time: Duration) {
+        self.site.punch().await;
+        self.site.segment(300_000).await;
+        sleep(time).await;
+        assert!(self.site.backlog().await > 0, "the link was not bad");
+    }
+
+    /// The link is well from now on.
+    async fn well(mut self) {
+        let healed = Instant::now();
+        self.site.punch().await;
+        self.site.delivered().await;
+        let took = healed.elapsed();
+        let link = self.site.link.status.borrow().clone();
+        assert!(took <= 2 * KEEP_ALIVE, "{took:?}, {link:?}, seed {SEED}");
+
+        let units = self.since.elapsed().as_secs_f64() / (2 * KEEP_ALIVE).as_secs_f64();
+        let attempts = self.site.dialer.attempts() - self.attempts;
+        // four while the ceiling rises, then one in half the last ceiling; twice that is chance
+        let usual =
+            2 * KEEP_ALIVE.as_millis() / (Pace::of(KEEP_ALIVE).reconnect_last() / 2).as_millis();
+        let budget = 4.0 + 2.0 * units * f64::from(u32::try_from(usual).unwrap());
+        assert!(
+            attempts as f64 <= budget,
+            "{attempts} of {budget:.0}, seed {SEED}"
+        );
+        let lines = self.site.lines.count() - self.lines;
+        assert!(
+            lines as f64 <= f64::from(LINES) * units.max(1.0),
+            "{lines} lines"
+        );
+        println!(
+            "well after {took:.1?}: {attempts} attempts, {lines} lines in {units:.1} × 2 keep-alives"
+        );
+    }
+}
+
+/// A peer that completes TLS as the hub, reads whatever comes and never says a word.
+async fn mute_tls(site: &Site) -> (SocketAddr, AbortOnDropHandle<()>) {
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+    let at = |name: &str| site.dir.path().join("hub").join(name);
+    let chain = CertificateDer::pem_file_iter(at("hub.pem")).unwrap();
+    let chain = chain.map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(at("hub.key")).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let task = tokio::spawn(async move {
+        let mut peers = tokio::task::JoinSet::new();
+        while let Ok((peer, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            peers.spawn(async move {
+                if let Ok(mut tls) = acceptor.accept(peer).await {
+                    let _ = tls.flush().await;
+                    let mut swallowed = [0; 1024];
+                    while let Ok(1..) = tls.read(&mut swallowed).await {}
+                }
+            });
+        }
+    });
+    (address, AbortOnDropHandle::new(task))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_after_hello() {
+    let mut link = Watched::start().await;
+    link.hub.voice.mute.send_replace(Mute::Everything);
+    link.site.proxy.cut();
+    link.bad_for(KEEP_ALIVE * 3 / 2).await;
+    link.hub.voice.mute.send_replace(Mute::Nothing);
+    link.well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_black_hole_after_connect() {
+    let mut link = Watched::start().await;
+    let (hole, _task) = mute_tls(&link.site).await;
+    link.site.proxy.lead_to(hole);
+    link.site.proxy.cut();
+    link.bad_for(KEEP_ALIVE / 2).await;
+    link.site.proxy.lead_to(link.hub.address);
+    link.well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_after_the_client_hello_of_tls() {
+    let mut link = Watched::start().await;
+    link.site.proxy.weather(|w| w.half_open = true);
+    link.site.proxy.cut();
+    link.bad_for(KEEP_ALIVE / 2).await;
+    link.site.proxy.weather(|w| w.half_open = false);
+    link.well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resets_in_the_middle_of_a_segment() {
+    let mut link = Watched::start().await;
+    // too slow for the segments to get through between the resets
+    link.site.proxy.weather(|w| w.rate = Some(50_000));
+    link.site.segment(300_000).await;
+    for _ in 0..10 {
+        link.bad_for(KEEP_ALIVE / 12).await;
+        link.site.proxy.cut();
+    }
+    link.site.proxy.weather(|w| *w = Weather::default());
+    link.well().await;
+}
+
+/// The peer is gone without a word, and whoever connects anew is served.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_half_open_connection() {
+    let mut link = Watched::start().await;
+    link.site.proxy.forget();
+    link.bad_for(Duration::ZERO).await;
+    link.well().await;
+}
+
+/// The same while nothing is to be sent: only the pings can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_answers_any_more() {
+    let mut link = Watched::start().await;
+    let still = |w: &mut Weather| (w.stall_up, w.stall_down, w.half_open) = (true, true, true);
+    link.site.proxy.weather(still);
+    link.bad_for(KEEP_ALIVE * 3 / 2).await;
+    link.site.proxy.weather(|w| *w = Weather::default());
+    link.well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn acknowledgements_withheld() {
+    let mut link = Watched::start().await;
+    link.hub.voice.mute.send_replace(Mute::Acknowledgements);
+    link.bad_for(KEEP_ALIVE * 2).await;
+    link.hub.voice.mute.send_replace(Mute::Nothing);
+    link.well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_does_not_resolve() {
+    let mut link = Watched::start().await;
+    link.site.dialer.name("hub.invalid"); // RFC 2606: never has an address
+    link.site.proxy.cut();
+    link.bad_for(KEEP_ALIVE * 3 / 2).await;
+    link.site.dialer.name("127.0.0.1");
+    link.well().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_port() {
+    let mut link = Watched::start().await;
+    link.site.proxy.weather(|w| w.refuse = true);
+    link.site.proxy.cut();
+    link.bad_for(KEEP_ALIVE).await;
+    link.site.proxy.weather(|w| w.refuse = false);
+    link.well().await;
+}
+
+/// Slow in the worst way, and yet nothing is wrong with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_byte_at_a_time() {
+    let mut link = Watched::start().await;
+    link.site.proxy.weather(|w| w.piece = Some(1));
+    link.site.proxy.cut();
+    link.site.still(20_000).await;
+    link.well().await;
+}
