@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use ciborium::Value;
 use scc_common::checksum::Checksum;
-use scc_common::clock::{Clock, ClockQuality, ManualClock};
+use scc_common::clock::{BootOffset, Clock, ClockQuality, ManualClock};
 use scc_common::export::{Begin, End, LaneFacts};
 use scc_common::id::{AgentId, DeviceId, Epoch, RunId};
 use scc_common::record::{
@@ -163,6 +163,11 @@ fn samples() -> Vec<Vec<u8>> {
                 stamp: clock.stamp(),
                 picture: picture.clone(),
             }],
+            offset: Some(BootOffset {
+                ahead_ms: 1,
+                within_ms: 1,
+                mono_ms: 1,
+            }),
         }),
     ];
     let down = [
