@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rcgen::{CertificateParams, KeyPair};
 use rusqlite::{Connection, params};
-use scc_common::clock::{ManualClock, SharedClock};
+use scc_common::clock::{Dated, Known, ManualClock, SharedClock};
 use scc_common::id::{AgentId, DeviceId, Epoch};
 use scc_common::record::{
     Cause, Content, DeviceKind, DeviceState, Health, LinkMode, RecordBody, State,
@@ -219,6 +219,7 @@ impl House {
             backlog_bytes: 4_096,
             oldest_ms: None,
             stills: Vec::new(),
+            offset: None,
         };
         let notice = Notice::Now {
             agent: agent(id),
@@ -253,6 +254,7 @@ impl House {
             epoch: Epoch(9),
             seq: 1,
             received_ms: at_ms,
+            dated: Some(Dated::of(&stamp, &Known::Nothing)),
             body: Some(RecordBody::new(
                 stamp,
                 None,

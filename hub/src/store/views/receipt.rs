@@ -14,7 +14,8 @@ use crate::store::{Store, StoreError};
 /// The delivery receipt of one stream: taken = stored + queued + lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StreamReceipt {
-    /// Captured since the day began and in the database.
+    /// Captured since the day began and in the database. What was taken at a time that nobody knows counts
+    /// on the day of its arrival.
     pub stored: u64,
     /// Told by the agent and not here yet.
     pub queued: u64,
@@ -54,6 +55,10 @@ pub struct Receipt {
     pub gaps: Vec<GapRow>,
     /// Records of the day that could not be read.
     pub unreadable: u64,
+    /// Stored records of the day whose time is not as their box told it, but corrected.
+    pub corrected: u64,
+    /// Stored records of the day of which nobody knows when they were taken.
+    pub undated: u64,
     /// Records of the day under whose number something else is stored; both are kept.
     pub conflicts: u64,
     /// When the agent last told how far it has numbered, by the hub's clock; none if it has not since
@@ -84,16 +89,23 @@ fn receipt(
     from_ms: WallMs,
 ) -> rusqlite::Result<Receipt> {
     let mut per: BTreeMap<u8, StreamReceipt> = BTreeMap::new();
-    let mut unreadable = 0;
+    let (mut unreadable, mut corrected, mut undated) = (0, 0, 0);
     // what was captured today has arrived today: the index on arrival bounds the scan
+    // of an unconfirmed clock without a correction, only the arrival is certain
     let mut query = db.prepare_cached(
-        "SELECT stream, count(*), sum(readable = 0) FROM record
-         WHERE agent = ?1 AND received_ms >= ?2 AND coalesce(wall_ms, received_ms) >= ?2 GROUP BY stream",
+        "SELECT stream, count(*), sum(readable = 0), sum(corrected_ms IS NOT NULL),
+           sum(quality IS 'unconfirmed' AND corrected_ms IS NULL) FROM record
+         WHERE agent = ?1 AND received_ms >= ?2 AND CASE
+           WHEN corrected_ms IS NOT NULL THEN corrected_ms
+           WHEN wall_ms IS NULL OR quality IS 'unconfirmed' THEN received_ms
+           ELSE wall_ms END >= ?2 GROUP BY stream",
     )?;
     let mut rows = query.query(params![agent.as_str(), from_ms])?;
     while let Some(r) = rows.next()? {
         per.entry(r.get(0)?).or_default().stored = count(r, 1)?;
         unreadable += count(r, 2)?;
+        corrected += count(r, 3)?;
+        undated += count(r, 4)?;
     }
     let mut query = db.prepare_cached(
         "SELECT stream, max(0, told_next - 1 - watermark
@@ -148,6 +160,8 @@ fn receipt(
         streams,
         gaps,
         unreadable,
+        corrected,
+        undated,
         conflicts,
         told_ms,
     })
