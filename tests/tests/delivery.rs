@@ -9,6 +9,8 @@
 
 #[path = "delivery/card.rs"]
 mod card;
+#[path = "delivery/clock.rs"]
+mod clock;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,10 +21,11 @@ use std::time::Duration;
 use scc_agent::buffer::Buffer;
 use scc_agent::capture::board::Board;
 use scc_agent::config::{BufferLimits, Hub as HubAddress, Identity};
+use scc_agent::uplink::floor::Floor;
 use scc_agent::uplink::mqtt::Mqtt;
 use scc_agent::uplink::{Given, Handle, Uplink};
 use scc_common::checksum::Checksum;
-use scc_common::clock::{Clock, SystemClock};
+use scc_common::clock::{Clock, SharedClock, Stamp, SystemClock};
 use scc_common::id::{AgentId, DeviceId};
 use scc_common::record::{
     Content, Event, LinkMode, PunchBatch, RecordBody, Segment, Snapshot, Way,
@@ -33,7 +36,7 @@ use scc_hub::ingest::{Ingest, Limits, Status};
 use scc_hub::media::Media;
 use scc_hub::store::Store;
 use scc_provision::Authority;
-use scc_tests::proxy::Proxy;
+use scc_tests::proxy::{Proxy, Weather};
 use tempfile::TempDir;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -134,6 +137,12 @@ impl Drop for Site {
 impl Site {
     /// Certificates, a hub, a proxy in front of it, and an uplink that goes through the proxy.
     async fn start() -> (Self, Hub) {
+        Self::start_in(Weather::default(), SystemClock::shared()).await
+    }
+
+    /// The same on such a network and with this clock in the agent; the hub and who issues certificates
+    /// have the machine's.
+    async fn start_in(weather: Weather, box_clock: SharedClock) -> (Self, Hub) {
         let dir = tempfile::tempdir().unwrap();
         let clock = SystemClock::shared();
         let at = |name: &str| dir.path().join(name);
@@ -147,10 +156,12 @@ impl Site {
             .unwrap();
         let hub = Hub::start(dir.path(), "127.0.0.1:0".parse().unwrap()).await;
         let proxy = Proxy::start(hub.address).await.unwrap();
+        proxy.weather(|w| *w = weather);
         std::fs::create_dir(at("state")).unwrap();
-        let buffer = Buffer::open(&at("state"), limits(), clock.clone()).unwrap();
+        let buffer = Buffer::open(&at("state"), limits(), box_clock.clone()).unwrap();
         let stop = CancellationToken::new();
-        let link = connect(dir.path(), buffer.clone(), proxy.address().port(), &stop);
+        let port = proxy.address().port();
+        let link = connect(dir.path(), buffer.clone(), port, &stop, box_clock);
         let site = Self {
             dir,
             buffer,
@@ -164,6 +175,10 @@ impl Site {
 
     async fn append(&mut self, device: &str, content: Content) -> (u8, i64) {
         let stamp = SystemClock::new().stamp();
+        self.append_at(stamp, device, content).await
+    }
+
+    async fn append_at(&mut self, stamp: Stamp, device: &str, content: Content) -> (u8, i64) {
         let device = DeviceId::new(device).unwrap();
         let body = RecordBody::new(stamp, Some(device), content);
         let accepted = self.buffer.append(&body).await.unwrap();
@@ -274,15 +289,20 @@ impl Site {
 }
 
 /// Starts the uplink of a buffer with the site's certificate.
-fn connect(dir: &Path, store: Buffer, port: u16, stop: &CancellationToken) -> Handle {
-    let clock = SystemClock::shared();
+fn connect(
+    dir: &Path,
+    store: Buffer,
+    port: u16,
+    stop: &CancellationToken,
+    clock: SharedClock,
+) -> Handle {
     let (board, _) = Board::new(clock.clone());
     let given = Given {
         agent: agent(),
         version: "test".into(),
         store,
         board,
-        clock,
+        clock: clock.clone(),
         events: mpsc::unbounded_channel().0,
         poke: Arc::new(Notify::new()),
         stop: stop.clone(),
@@ -298,7 +318,9 @@ fn connect(dir: &Path, store: Buffer, port: u16, stop: &CancellationToken) -> Ha
         key: at(scc_provision::site::KEY),
         hub_ca: at("hub-ca.pem"),
     };
-    let (uplink, link) = Uplink::new(given, Mqtt::new(agent(), address, identity), 1);
+    let floor = Arc::new(Floor::open(dir.join("state")));
+    let dialer = Mqtt::new(agent(), address, identity).timed(clock, floor);
+    let (uplink, link) = Uplink::new(given, dialer, 1);
     tokio::spawn(uplink.run());
     link
 }

@@ -7,9 +7,11 @@
 //!
 //! The way through this folder: [`link`] is one connection, [`mqtt`] makes it; `session` speaks on
 //! it; `plan` (with `lane` and `window`) chooses what to send; `now` and `hello` write the messages
-//! that are no records; `backoff` says how long to wait; [`status`] tells others how it goes.
+//! that are no records; `backoff` says how long to wait; [`floor`] keeps the time that the hub has told;
+//! [`status`] tells others how it goes.
 
 mod backoff;
+pub mod floor;
 mod hello;
 mod lane;
 pub mod link;

@@ -15,11 +15,14 @@ use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet,
     QoS, StateError, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
 };
+use scc_common::clock::SharedClock;
 use scc_common::id::AgentId;
+use scc_common::identity::CheckTime;
 use scc_common::{identity, topic};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 
+use super::floor::Floor;
 use super::link::{Closed, Dial, Link};
 use crate::config::{Hub, Identity};
 
@@ -47,22 +50,42 @@ pub struct Mqtt {
     agent: AgentId,
     hub: Hub,
     identity: Identity,
+    time: Option<(SharedClock, Arc<Floor>)>,
 }
 
 impl Mqtt {
-    /// Nothing is read or connected yet.
+    /// Nothing is read or connected yet. Certificates are checked by the machine's clock.
     #[must_use]
     pub fn new(agent: AgentId, hub: Hub, identity: Identity) -> Self {
         Self {
             agent,
             hub,
             identity,
+            time: None,
+        }
+    }
+
+    /// Checks certificates by this clock and what the hub has told of the time.
+    #[must_use]
+    pub fn timed(mut self, clock: SharedClock, floor: Arc<Floor>) -> Self {
+        self.time = Some((clock, floor));
+        self
+    }
+
+    fn check_time(&self) -> CheckTime {
+        let Some((clock, floor)) = &self.time else {
+            return CheckTime::of_system();
+        };
+        CheckTime {
+            clock: Arc::clone(clock),
+            told_ms: floor.told_ms(),
         }
     }
 
     async fn connect(&self) -> Result<Box<dyn Link>, Closed> {
         let files = &self.identity;
-        let tls = identity::agent_tls(&files.certificate, &files.key, &files.hub_ca)
+        let time = self.check_time();
+        let tls = identity::agent_tls_at(&files.certificate, &files.key, &files.hub_ca, &time)
             .map_err(|e| Closed::Identity(e.to_string()))?;
         let mut options = MqttOptions::new(self.agent.as_str(), &self.hub.host, self.hub.port);
         options

@@ -117,7 +117,7 @@ impl Scene {
         let (dir, port) = (self.site.dir.path(), self.site.proxy.address().port());
         self.site.stop = CancellationToken::new();
         let buffer = self.site.buffer.clone();
-        self.site.link = connect(dir, buffer, port, &self.site.stop);
+        self.site.link = connect(dir, buffer, port, &self.site.stop, SystemClock::shared());
         let drained = async {
             while self.site.backlog().await > 0 {
                 tokio::time::sleep(Duration::from_millis(50)).await;
