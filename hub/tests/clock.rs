@@ -130,7 +130,7 @@ async fn records_of_a_boot_in_1970_are_dated_once_their_boot_is_measured_whateve
     let known = i64::try_from(EVENTS_STORED).unwrap();
     assert_eq!(hub.count(&states), known);
     assert_eq!(hub.count("SELECT count(*) FROM device_state"), known);
-    let taken = "SELECT captured_ms FROM picture ORDER BY captured_ms";
+    let taken = "SELECT min(captured_ms) FROM picture";
     assert_eq!(
         hub.count(taken),
         9_000,
@@ -173,7 +173,7 @@ async fn a_record_with_a_confirmed_clock_dates_the_others_of_its_boot_and_of_no_
         (3, down(confirmed(BOOT, 60_000, booted))),
     ];
     hub.records(EVENTS, records).await;
-    let of = |seq| format!("SELECT corrected_ms FROM record WHERE seq = {seq}");
+    let of = |seq| format!("SELECT max(corrected_ms) FROM record WHERE seq = {seq}");
     hub.until(|hub| hub.count(&of(1)) == booted + 5_000).await;
     hub.until(|hub| hub.count("SELECT count(*) FROM boot WHERE dated_to IS NULL") == 1)
         .await;

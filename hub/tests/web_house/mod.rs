@@ -276,6 +276,17 @@ impl House {
         assert_eq!(self.database().execute(sql, params![id, at_ms]), Ok(1));
     }
 
+    /// The still of RSUD was taken by a clock that stood in 1970 and is corrected since; that of Villa Yuliana
+    /// by one that nobody has confirmed or corrected.
+    pub(crate) fn wrong_clocks(&self) {
+        let sql = "UPDATE record SET quality = 'unconfirmed', boot = x'00', mono_ms = 60000,
+                     wall_ms = coalesce(?2, wall_ms), corrected_ms = ?3 WHERE id = ?1";
+        let rsud = params![RSUD_PICTURE, 60_000, NOW - 9_000];
+        assert_eq!(self.database().execute(sql, rsud), Ok(1));
+        let villa = params![VILLA_PICTURE, None::<i64>, None::<i64>];
+        assert_eq!(self.database().execute(sql, villa), Ok(1));
+    }
+
     /// The hub stops.
     pub(crate) fn fall_silent(&self) {
         self.stop.cancel();
