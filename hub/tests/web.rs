@@ -16,7 +16,7 @@ use web_house::client::{Browser, between};
 use web_house::{House, NOW, RSUD_PICTURE, VILLA_PICTURE, device_state, trouble};
 
 /// Every route that shows something, with what an operator, RSUD's own user and a stranger get.
-const ROUTES: [(&str, u16, u16, u16); 32] = [
+const ROUTES: [(&str, u16, u16, u16); 34] = [
     ("/", 200, 200, 303),
     ("/lokasi", 200, 200, 303),
     ("/lokasi/rsud", 200, 200, 303),
