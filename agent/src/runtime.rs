@@ -27,6 +27,7 @@ use crate::capture::tally::TallySource;
 use crate::capture::{Context, Source, recorder};
 use crate::config::Config;
 use crate::status::{EVERY_S, Status};
+use crate::uplink::floor::Floor;
 use crate::uplink::mqtt::Mqtt;
 use crate::uplink::{Given, Handle, Uplink};
 
@@ -179,6 +180,8 @@ impl Agent {
             config.hub.clone(),
             config.identity.clone(),
         );
+        let floor = Arc::new(Floor::open(config.state_dir.clone()));
+        let dialer = dialer.timed(clock.clone(), Arc::clone(&floor));
         let (uplink, handle) = Uplink::new(given, dialer, rand::random());
         let uplink = uplink.within(config.budget.clone());
         let context = Context {
@@ -187,7 +190,15 @@ impl Agent {
             clock: clock.clone(),
             stop: stop_sources.clone(),
         };
-        let sources = sources(&config, &context, &handle);
+        let mut sources = sources(&config, &context, &handle);
+        let stopped = stop_sources.clone();
+        let keep = floor.keep(clock.clone());
+        sources.spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                () = keep => {}
+            }
+        });
         Self {
             uplink_task: tokio::spawn(uplink.run()),
             uplink: handle,

@@ -6,6 +6,9 @@
 //! a boot comes from the monotonic time; the hub corrects wall times per boot, records are never
 //! rewritten.
 
+mod offset;
+mod told;
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
@@ -13,6 +16,8 @@ use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use serde::{Deserialize, Serialize};
 
 use crate::id::BootId;
+pub use offset::{BootOffset, Dated, Known, TimeQuality};
+use told::{HubTime, NtpTime};
 
 /// Milliseconds since 1970-01-01 00:00 UTC.
 pub type WallMs = i64;
@@ -31,7 +36,7 @@ pub enum ClockQuality {
     Unconfirmed,
     /// Ours is within two seconds of the time that the hub told at the last hello.
     Hub,
-    /// The kernel says that an NTP client disciplines the clock.
+    /// An NTP client has set the clock, and nobody has stepped it since.
     Ntp,
 }
 
@@ -58,8 +63,12 @@ pub trait Clock: Send + Sync + fmt::Debug + 'static {
     fn quality(&self) -> ClockQuality;
     /// This boot.
     fn boot(&self) -> BootId;
-    /// The hub told its time, read half-way through the exchange: `offset_ms` = hub − ours.
-    fn hub_offset(&self, offset_ms: i64);
+    /// The hub told its time, read half-way through the exchange: `offset_ms` = hub − ours, off by
+    /// `within_ms` (half of the exchange) at most.
+    fn hub_offset(&self, offset_ms: i64, within_ms: u32);
+    /// How far the hub's time is ahead of the monotonic one, as it last told; none in a boot in which
+    /// it has not. No step of the wall clock changes it.
+    fn boot_offset(&self) -> Option<BootOffset>;
     /// All four together.
     fn stamp(&self) -> Stamp {
         Stamp {
@@ -77,36 +86,6 @@ pub type SharedClock = Arc<dyn Clock>;
 /// Largest distance from the hub's time at which the hub's word confirms ours.
 pub const CONFIRM_WITHIN_MS: i64 = 2_000;
 
-/// What the hub last told of the time, kept against the monotonic clock, which nobody can step. So a
-/// wall clock that is stepped after the hub has confirmed it is confirmed no longer.
-#[derive(Debug)]
-struct HubTime {
-    /// The hub's wall clock − our monotonic one; `i64::MIN` until the hub has told its time.
-    ahead_ms: AtomicI64,
-}
-
-impl HubTime {
-    const fn unknown() -> Self {
-        Self {
-            ahead_ms: AtomicI64::new(i64::MIN),
-        }
-    }
-
-    fn told(&self, wall_ms: WallMs, mono_ms: MonoMs, offset_ms: i64) {
-        let ahead_ms = ahead(wall_ms.saturating_add(offset_ms), mono_ms);
-        self.ahead_ms.store(ahead_ms, Ordering::SeqCst);
-    }
-
-    fn forget(&self) {
-        self.ahead_ms.store(i64::MIN, Ordering::SeqCst);
-    }
-
-    fn confirms(&self, wall_ms: WallMs, mono_ms: MonoMs) -> bool {
-        let hub = self.ahead_ms.load(Ordering::SeqCst);
-        hub != i64::MIN && ahead(wall_ms, mono_ms).abs_diff(hub) <= CONFIRM_WITHIN_MS.unsigned_abs()
-    }
-}
-
 fn ahead(wall_ms: WallMs, mono_ms: MonoMs) -> i64 {
     wall_ms.saturating_sub(i64::try_from(mono_ms).unwrap_or(i64::MAX))
 }
@@ -116,6 +95,7 @@ fn ahead(wall_ms: WallMs, mono_ms: MonoMs) -> i64 {
 pub struct SystemClock {
     boot: BootId,
     hub: HubTime,
+    ntp: NtpTime<std::time::SystemTime>,
 }
 
 impl SystemClock {
@@ -129,7 +109,8 @@ impl SystemClock {
             .unwrap_or_else(|| BootId(rand::random()));
         Self {
             boot,
-            hub: HubTime::unknown(),
+            hub: HubTime::default(),
+            ntp: NtpTime::default(),
         }
     }
 
@@ -176,10 +157,10 @@ impl Clock for SystemClock {
     }
 
     fn quality(&self) -> ClockQuality {
-        if ntp_synchronised() {
-            return ClockQuality::Ntp;
-        }
-        if self.hub.confirms(self.wall_ms(), self.mono_ms()) {
+        let (wall_ms, mono_ms) = (self.wall_ms(), self.mono_ms());
+        if self.ntp.confirms(ntp_setting(), wall_ms, mono_ms) {
+            ClockQuality::Ntp
+        } else if self.hub.confirms(wall_ms, mono_ms) {
             ClockQuality::Hub
         } else {
             ClockQuality::Unconfirmed
@@ -190,17 +171,24 @@ impl Clock for SystemClock {
         self.boot
     }
 
-    fn hub_offset(&self, offset_ms: i64) {
-        self.hub.told(self.wall_ms(), self.mono_ms(), offset_ms);
+    fn hub_offset(&self, offset_ms: i64, within_ms: u32) {
+        let (wall_ms, mono_ms) = (self.wall_ms(), self.mono_ms());
+        self.hub.told(wall_ms, mono_ms, offset_ms, within_ms);
+    }
+
+    fn boot_offset(&self) -> Option<BootOffset> {
+        self.hub.known()
     }
 }
 
-/// systemd-timesyncd, which the boxes run, leaves this file when it has set the clock; with another
-/// NTP client the hub's time confirms the clock.
-/// It is a plain file check on purpose: `adjtimex` says "unsynchronised" on many boxes whose clock
+/// systemd-timesyncd, which the boxes run, touches this file whenever it has set the clock: when it
+/// last did. With another NTP client the hub's time confirms the clock.
+/// It is a plain look at a file on purpose: `adjtimex` says "unsynchronised" on many boxes whose clock
 /// an unprivileged NTP client steps rather than disciplines.
-fn ntp_synchronised() -> bool {
-    std::path::Path::new("/run/systemd/timesync/synchronized").exists()
+fn ntp_setting() -> Option<std::time::SystemTime> {
+    std::fs::metadata("/run/systemd/timesync/synchronized")
+        .and_then(|file| file.modified())
+        .ok()
 }
 
 /// A clock that a test sets and moves by hand.
@@ -211,19 +199,23 @@ pub struct ManualClock {
     mono_ms: AtomicU64,
     quality: AtomicU8,
     hub: HubTime,
+    ntp: NtpTime<u8>,
 }
 
 impl ManualClock {
     /// Starts at this wall time, one second after boot, confirmed by NTP.
     #[must_use]
     pub fn at(wall_ms: WallMs) -> Arc<Self> {
-        Arc::new(Self {
+        let clock = Arc::new(Self {
             boot: BootId(*b"manual-clock-000"),
             wall_ms: AtomicI64::new(wall_ms),
             mono_ms: AtomicU64::new(1_000),
             quality: AtomicU8::new(2),
-            hub: HubTime::unknown(),
-        })
+            hub: HubTime::default(),
+            ntp: NtpTime::default(),
+        });
+        clock.set_quality(ClockQuality::Ntp);
+        clock
     }
 
     /// Lets time pass on both clocks.
@@ -237,7 +229,8 @@ impl ManualClock {
         self.wall_ms.fetch_add(ms, Ordering::SeqCst);
     }
 
-    /// Sets what the wall clock is worth, until the hub tells its time.
+    /// Sets what the wall clock is worth, until the hub tells its time or, if it is NTP that set it,
+    /// until it is stepped.
     pub fn set_quality(&self, quality: ClockQuality) {
         let code = match quality {
             ClockQuality::Unconfirmed => 0,
@@ -246,6 +239,8 @@ impl ManualClock {
         };
         self.quality.store(code, Ordering::SeqCst);
         self.hub.forget();
+        self.ntp.confirms(None, 0, 0);
+        let _ = self.quality();
     }
 }
 
@@ -257,18 +252,24 @@ impl Clock for ManualClock {
         self.mono_ms.load(Ordering::SeqCst)
     }
     fn quality(&self) -> ClockQuality {
+        let (wall_ms, mono_ms) = (self.wall_ms(), self.mono_ms());
         match self.quality.load(Ordering::SeqCst) {
-            0 if self.hub.confirms(self.wall_ms(), self.mono_ms()) => ClockQuality::Hub,
-            0 => ClockQuality::Unconfirmed,
+            2 if self.ntp.confirms(Some(0), wall_ms, mono_ms) => ClockQuality::Ntp,
             1 => ClockQuality::Hub,
-            _ => ClockQuality::Ntp,
+            _ if self.hub.confirms(wall_ms, mono_ms) => ClockQuality::Hub,
+            _ => ClockQuality::Unconfirmed,
         }
     }
     fn boot(&self) -> BootId {
         self.boot
     }
-    fn hub_offset(&self, offset_ms: i64) {
-        self.hub.told(self.wall_ms(), self.mono_ms(), offset_ms);
+    fn hub_offset(&self, offset_ms: i64, within_ms: u32) {
+        let (wall_ms, mono_ms) = (self.wall_ms(), self.mono_ms());
+        self.hub.told(wall_ms, mono_ms, offset_ms, within_ms);
+    }
+
+    fn boot_offset(&self) -> Option<BootOffset> {
+        self.hub.known()
     }
 }
 
@@ -296,9 +297,9 @@ mod tests {
     fn the_hub_confirms_a_clock_only_within_two_seconds() {
         let clock = ManualClock::at(0);
         clock.set_quality(ClockQuality::Unconfirmed);
-        clock.hub_offset(2_001);
+        clock.hub_offset(2_001, 10);
         assert_eq!(clock.quality(), ClockQuality::Unconfirmed);
-        clock.hub_offset(-2_000);
+        clock.hub_offset(-2_000, 10);
         assert_eq!(clock.quality(), ClockQuality::Hub);
     }
 
@@ -306,7 +307,7 @@ mod tests {
     fn a_clock_that_is_stepped_after_the_hub_confirmed_it_is_confirmed_no_longer() {
         let clock = ManualClock::at(1_795_000_000_000);
         clock.set_quality(ClockQuality::Unconfirmed);
-        clock.hub_offset(500);
+        clock.hub_offset(500, 10);
         clock.advance(3_600_000);
         assert_eq!(clock.quality(), ClockQuality::Hub, "only time has passed");
         clock.step_wall(-3_600_000);
@@ -314,7 +315,7 @@ mod tests {
         clock.step_wall(3_600_000);
         assert_eq!(clock.quality(), ClockQuality::Hub, "it is right again");
         // the hub found it an hour slow, and somebody has put it right
-        clock.hub_offset(3_600_000);
+        clock.hub_offset(3_600_000, 10);
         assert_eq!(clock.quality(), ClockQuality::Unconfirmed);
         clock.step_wall(3_599_000);
         assert_eq!(clock.quality(), ClockQuality::Hub);

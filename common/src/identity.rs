@@ -9,19 +9,22 @@
 //! | agent | agent id | `scc:agent:<id>` | clientAuth |
 //! | hub | a host name | `scc:hub` and DNS / IP names | serverAuth |
 
+mod time;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use rustls::RootCertStore;
-use rustls::time_provider::TimeProvider;
+use rustls::client::WebPkiServerVerifier;
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, UnixTime};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::clock::WallMs;
 use crate::id::AgentId;
+pub use time::CheckTime;
+use time::Checker;
 
 /// What the URI SAN of an agent's certificate begins with.
 pub const AGENT_URI: &str = "scc:agent:";
@@ -215,23 +218,8 @@ pub fn facts(certificate: &CertificateDer<'_>) -> Result<CertificateFacts, Ident
     })
 }
 
-/// The time by which certificates are checked: never before `least_ms`.
-///
-/// A box without a clock of its own wakes up in 1970, and would then trust no hub that could tell it
-/// the time. It was certainly not made before its own certificate.
-#[derive(Debug)]
-struct NotBefore {
-    least: UnixTime,
-}
-
-impl TimeProvider for NotBefore {
-    fn current_time(&self) -> Option<UnixTime> {
-        Some(UnixTime::now().max(self.least))
-    }
-}
-
-/// The TLS side of an agent: its certificate, and the hub's issuing level as the only anchor. The
-/// hub's certificate is checked at a time not before that from which the agent's own is valid.
+/// The TLS side of an agent: its certificate, and the hub's issuing level as the only anchor, checked by
+/// the machine's clock, though not at a time before that from which the agent's own certificate is valid.
 ///
 /// # Errors
 /// [`IdentityError`] if a file cannot be used or rustls refuses the material.
@@ -240,20 +228,33 @@ pub fn agent_tls(
     key: &Path,
     hub_ca: &Path,
 ) -> Result<Arc<rustls::ClientConfig>, IdentityError> {
+    agent_tls_at(certificate, key, hub_ca, &CheckTime::of_system())
+}
+
+/// The same with a say in the time of the check.
+///
+/// # Errors
+/// [`IdentityError`] if a file cannot be used or rustls refuses the material.
+pub fn agent_tls_at(
+    certificate: &Path,
+    key: &Path,
+    hub_ca: &Path,
+    time: &CheckTime,
+) -> Result<Arc<rustls::ClientConfig>, IdentityError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (chain, key) = pair(certificate, key)?;
-    let from_ms = chain
+    let leaf = chain
         .first()
-        .map(facts)
-        .transpose()?
-        .map_or(0, |f| f.from_ms);
-    let from_s = u64::try_from(from_ms / 1_000).unwrap_or(0);
-    let time = NotBefore {
-        least: UnixTime::since_unix_epoch(Duration::from_secs(from_s)),
-    };
-    let config = rustls::ClientConfig::builder_with_details(provider, Arc::new(time))
+        .ok_or_else(|| wrong(certificate, "holds no certificate"))?;
+    let anchors = Arc::new(trust_anchors(hub_ca)?);
+    let library = WebPkiServerVerifier::builder_with_provider(anchors, Arc::clone(&provider))
+        .build()
+        .map_err(|e| wrong(hub_ca, format!("cannot be a trust anchor: {e}")))?;
+    let checker = Checker::new(library, time, &facts(leaf)?);
+    let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_root_certificates(trust_anchors(hub_ca)?)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(checker))
         .with_client_auth_cert(chain, key)?;
     Ok(Arc::new(config))
 }
@@ -318,14 +319,6 @@ mod tests {
         params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
         let key = KeyPair::generate().unwrap();
         params.self_signed(&key).unwrap().der().clone()
-    }
-
-    #[test]
-    fn certificates_are_never_checked_before_the_boxs_own_was_made() {
-        let at = |s| UnixTime::since_unix_epoch(Duration::from_secs(s));
-        let later = at(UnixTime::now().as_secs() + 1_000);
-        assert_eq!(NotBefore { least: later }.current_time(), Some(later));
-        assert!(NotBefore { least: at(0) }.current_time() > Some(at(0)));
     }
 
     #[test]

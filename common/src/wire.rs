@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 
 use crate::checksum::Checksum;
-use crate::clock::{Stamp, WallMs};
+use crate::clock::{BootOffset, Stamp, WallMs};
 use crate::id::{AgentId, BootId, DeviceId, Epoch, RunId, Seq};
 use crate::record::{DeviceState, LinkMode, Snapshot};
 use crate::stream::Stream;
@@ -282,6 +282,10 @@ pub struct Now {
     pub oldest_ms: Option<WallMs>,
     /// The newest still of cameras whose still is newer than what has been sent; as many as fit.
     pub stills: Vec<Still>,
+    /// How far the hub's time is ahead of this boot's monotonic time, measured at the last answer; none
+    /// before the first answer in this boot, and from agents that do not measure it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<BootOffset>,
 }
 
 /// A camera's newest picture.
@@ -499,6 +503,36 @@ mod tests {
             }),
         };
         assert_eq!(Down::decode(&down.encode()).unwrap(), down);
+    }
+
+    #[test]
+    fn a_now_of_an_agent_that_measures_no_offset_is_read() {
+        use crate::clock::Clock as _;
+        let now = Now {
+            stamp: crate::clock::ManualClock::at(5).stamp(),
+            devices: Vec::new(),
+            link: LinkMode::Normal,
+            backlog: 0,
+            backlog_bytes: 0,
+            oldest_ms: None,
+            stills: Vec::new(),
+            offset: None,
+        };
+        let up = |now| Up::new(AgentId::new("rsud").unwrap(), UpMessage::Now(now));
+        let before = up(now.clone()).encode();
+        let has = |bytes: &[u8], word: &[u8]| bytes.windows(word.len()).any(|w| w == word);
+        assert!(!has(&before, b"offset"), "the bytes of before it was there");
+        assert_eq!(Up::decode(&before).unwrap(), up(now.clone()));
+        let measured = Now {
+            offset: Some(BootOffset {
+                ahead_ms: -7,
+                within_ms: 40,
+                mono_ms: 9,
+            }),
+            ..now
+        };
+        let after = up(measured.clone()).encode();
+        assert_eq!(Up::decode(&after).unwrap(), up(measured));
     }
 
     #[test]

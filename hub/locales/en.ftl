@@ -254,6 +254,14 @@ unreadable = { $n ->
     [one] { $n } record could not be read; it is stored as it came.
    *[other] { $n } records could not be read; they are stored as they came.
  }
+receipt-corrected = { $n ->
+    [one] The time of one record is corrected, because the box's clock was not confirmed when it was taken.
+   *[other] The times of { $n } records are corrected, because the box's clock was not confirmed when they were taken.
+ }
+receipt-undated = { $n ->
+    [one] Nobody knows when one record was taken; it counts on the day it arrived. See that the box gets NTP, or reaches the hub after it is switched on.
+   *[other] Nobody knows when { $n } records were taken; they count on the day they arrived. See that the box gets NTP, or reaches the hub after it is switched on.
+ }
 conflicts = { $n ->
     [one] 1 record number is used by two different contents; both are kept. The box's card may have been copied or set back: tell an administrator.
    *[other] { $n } record numbers are used by two different contents; both are kept. The box's card may have been copied or set back: tell an administrator.
@@ -297,6 +305,10 @@ box-clock = Box clock
 clock-ntp = set by NTP
 clock-hub = agrees with the hub
 clock-unconfirmed = not confirmed
+time-corrected = time corrected
+time-corrected-why = The box's clock was not confirmed when this was taken; its time is reckoned from how long the box had been on.
+time-unknown = time uncertain
+time-unknown-why = The box's clock was not confirmed when this was taken, and nothing can correct it yet; this is the box's own time.
 agent-version = Agent version
 undeclared = Sends, not registered
 

@@ -23,6 +23,7 @@ use web_house::{House, PASSWORD, device_state};
 #[ignore = "needs Chromium, and `npm ci` in tests/browser"]
 async fn pages_look_right_on_phone_pc_and_wall_in_both_languages() {
     let house = House::build().await;
+    house.wrong_clocks();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut looking = Command::new("node")
         .arg("look.mjs")

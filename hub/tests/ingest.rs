@@ -634,6 +634,7 @@ async fn listeners_hear_of_new_records_once_and_of_now_without_a_row() {
         backlog_bytes: 10,
         oldest_ms: None,
         stills: Vec::new(),
+        offset: None,
     };
     hub.say(UpMessage::Now(now.clone())).await;
     let heard = hub.notice().await;
@@ -717,6 +718,7 @@ async fn a_text_without_end_reaches_no_column_and_no_page_but_the_body_is_kept_a
         backlog_bytes: 0,
         oldest_ms: None,
         stills: Vec::new(),
+        offset: None,
     }))
     .await;
     let Notice::Now { now, .. } = hub.notice().await.as_ref().clone() else {

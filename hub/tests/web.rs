@@ -16,7 +16,7 @@ use web_house::client::{Browser, between};
 use web_house::{House, NOW, RSUD_PICTURE, VILLA_PICTURE, device_state, trouble};
 
 /// Every route that shows something, with what an operator, RSUD's own user and a stranger get.
-const ROUTES: [(&str, u16, u16, u16); 43] = [
+const ROUTES: [(&str, u16, u16, u16); 45] = [
     ("/", 200, 200, 303),
     ("/lokasi", 200, 200, 303),
     ("/lokasi/rsud", 200, 200, 303),
@@ -44,6 +44,8 @@ const ROUTES: [(&str, u16, u16, u16); 43] = [
     ("/api/v1/sites/rsud/punches?day=kemarin", 400, 400, 401),
     ("/api/v1/sites/damkar-lalabata/punches", 200, 404, 401),
     ("/api/v1/sites/rsud/receipt", 200, 200, 401),
+    ("/api/v1/sites/rsud/pictures", 200, 200, 401),
+    ("/api/v1/sites/villa-yuliana/pictures", 200, 404, 401),
     ("/api/v1/sites/villa-yuliana/receipt", 200, 404, 401),
     ("/api/v1/sites/rsud/receipt?day=2026-11-23", 200, 200, 401),
     ("/api/v1/sites/rsud/receipt?day=2026-11-25", 400, 400, 401),
@@ -238,6 +240,39 @@ async fn the_receipt_says_whether_the_box_has_told_how_far_it_has_numbered() {
     events.until(&[told], bound).await;
     let receipt = operator.get("/api/v1/sites/rsud/receipt").await.text();
     assert!(receipt.contains(&format!("\"told_at_ms\":{}", NOW - 60_000)));
+}
+
+#[tokio::test]
+async fn a_time_that_is_not_as_its_box_told_it_is_marked_with_words_and_told_in_three_forms() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let right = operator.get("/lokasi/rsud").await.text();
+    assert!(!right.contains("time-mark"), "a confirmed time needs none");
+    house.wrong_clocks();
+    let corrected = operator.get("/lokasi/rsud").await.text();
+    assert!(corrected.contains("waktu dikoreksi"), "{corrected}");
+    assert!(corrected.contains(r#"data-q="corrected""#));
+    let told = corrected.contains("1 catatan waktunya dikoreksi");
+    assert!(told, "the receipt does not say it: {corrected}");
+    let unknown = operator.get("/lokasi/villa-yuliana").await.text();
+    assert!(unknown.contains("waktu tidak pasti"), "{unknown}");
+    assert!(unknown.contains("1 catatan tidak pasti kapan diambil"));
+    let answer = operator.get("/api/v1/sites/rsud/pictures").await.text();
+    let three = format!(
+        "\"captured_ms\":{0},\"told_ms\":60000,\"corrected_ms\":{0},\"quality\":\"corrected\"",
+        NOW - 9_000
+    );
+    assert!(answer.contains(&three), "{answer}");
+    let answer = operator
+        .get("/api/v1/sites/villa-yuliana/pictures")
+        .await
+        .text();
+    assert!(answer.contains(r#""corrected_ms":null,"quality":"unknown""#));
+    let receipt = operator.get("/api/v1/sites/rsud/receipt").await.text();
+    assert!(
+        receipt.contains(r#""corrected":1,"undated":0"#),
+        "{receipt}"
+    );
 }
 
 #[tokio::test]

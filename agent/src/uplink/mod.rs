@@ -6,11 +6,13 @@
 //! second of it in front.
 //!
 //! The way through this folder: [`link`] is one connection, [`mqtt`] makes it; `session` speaks on
-//! it; `plan` (with `lane` and `window`) chooses what to send within the [`budget`]; `now` and `hello` write the messages
-//! that are no records; `backoff` says how long to wait, in the measures of [`pace`]; [`status`] tells others how it goes.
+//! it; `plan` (with `lane` and `window`) chooses what to send within the [`budget`]; `now` and `hello`
+//! write the messages that are no records; `backoff` says how long to wait, in the measures of [`pace`];
+//! [`floor`] keeps the time that the hub has told; [`status`] tells others how it goes.
 
 mod backoff;
 pub mod budget;
+pub mod floor;
 mod hello;
 mod lane;
 pub mod link;

@@ -16,12 +16,15 @@ use rumqttc::{
     AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, NetworkOptions, Outgoing, Packet,
     QoS, StateError, SubscribeReasonCode, TlsConfiguration, TlsError, Transport,
 };
+use scc_common::clock::SharedClock;
 use scc_common::id::AgentId;
+use scc_common::identity::CheckTime;
 use scc_common::{identity, topic};
 use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use super::floor::Floor;
 use super::link::{Closed, Dial, Link};
 use super::pace::Pace;
 use crate::config::{Hub, Identity};
@@ -47,13 +50,14 @@ pub struct Mqtt {
     /// What the files held when they were last usable.
     usable: Arc<Usable>,
     pace: Pace,
+    time: Option<(SharedClock, Arc<Floor>)>,
 }
 
 /// Set anew whenever the files can be used.
 type Usable = std::sync::Mutex<Option<Arc<rustls::ClientConfig>>>;
 
 impl Mqtt {
-    /// Nothing is read or connected yet.
+    /// Nothing is read or connected yet. Certificates are checked by the machine's clock.
     #[must_use]
     pub fn new(agent: AgentId, hub: Hub, identity: Identity) -> Self {
         Self {
@@ -62,13 +66,32 @@ impl Mqtt {
             identity,
             usable: Arc::default(),
             pace: Pace::default(),
+            time: None,
+        }
+    }
+
+    /// Checks certificates by this clock and what the hub has told of the time.
+    #[must_use]
+    pub fn timed(mut self, clock: SharedClock, floor: Arc<Floor>) -> Self {
+        self.time = Some((clock, floor));
+        self
+    }
+
+    fn check_time(&self) -> CheckTime {
+        let Some((clock, floor)) = &self.time else {
+            return CheckTime::of_system();
+        };
+        CheckTime {
+            clock: Arc::clone(clock),
+            told_ms: floor.told_ms(),
         }
     }
 
     /// The TLS side of the next connection.
     fn tls(&self) -> Result<Arc<rustls::ClientConfig>, Closed> {
         let files = &self.identity;
-        let read = identity::agent_tls(&files.certificate, &files.key, &files.hub_ca);
+        let time = self.check_time();
+        let read = identity::agent_tls_at(&files.certificate, &files.key, &files.hub_ca, &time);
         let mut usable = self.usable.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(tls) => {

@@ -1,7 +1,7 @@
 //! *Now*: what is so at this moment, told beside the backlog, so that the screen shows today while
 //! last night is still draining. Unsequenced, never counted as delivered, never resent.
 //!
-//! The states go with every hello, every [`EVERY`], and at once when a device changes. A camera's
+//! The states go with every hello and its answer, every [`EVERY`], and at once when a device changes. A camera's
 //! newest still goes only while older pictures wait to be sent (otherwise it is itself next in its
 //! stream), one at a time, and only if it takes the link less than [`STILL_TIME`]: a punch may be
 //! right behind it.
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scc_common::clock::Stamp;
+use scc_common::clock::{Clock, Stamp};
 use scc_common::id::{AgentId, DeviceId};
 use scc_common::record::{LaneHealth, LinkMode};
 use scc_common::wire::{MAX_PAYLOAD, Now, Still, Up, UpMessage};
@@ -65,20 +65,21 @@ impl Stills {
 /// The payload of a *now*.
 pub(super) fn payload(
     agent: &AgentId,
-    stamp: Stamp,
+    clock: &dyn Clock,
     board: &Board,
     link: LinkMode,
     lanes: &[LaneHealth],
     still: Option<Still>,
 ) -> Vec<u8> {
     let now = Now {
-        stamp,
+        stamp: clock.stamp(),
         devices: board.devices(),
         link,
         backlog: lanes.iter().map(|l| l.records).sum(),
         backlog_bytes: lanes.iter().map(|l| l.bytes).sum(),
         oldest_ms: lanes.iter().filter_map(|l| l.oldest_ms).min(),
         stills: still.into_iter().collect(),
+        offset: clock.boot_offset(),
     };
     Up::new(agent.clone(), UpMessage::Now(now)).encode()
 }
@@ -86,7 +87,7 @@ pub(super) fn payload(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use scc_common::clock::{Clock, ManualClock};
+    use scc_common::clock::ManualClock;
     use scc_common::record::Snapshot;
 
     #[test]

@@ -41,8 +41,6 @@ const TICK: Duration = Duration::from_secs(1);
 const ASK_APART: Duration = Duration::from_secs(1);
 /// Longer than this without progress, or with a backlog, is a mode of its own.
 const SLOW: Duration = Duration::from_secs(5);
-/// An exchange that took longer says too little about the hub's clock.
-const CLOCK_EXCHANGE: Duration = Duration::from_secs(4);
 
 /// Why a session ended.
 #[derive(Debug, thiserror::Error)]
@@ -347,11 +345,12 @@ impl<'a, S: Store> Session<'a, S> {
         };
         let (epoch, took) = (*epoch, asked.elapsed());
         self.plan.window.way(took);
-        if took <= CLOCK_EXCHANGE {
-            let half = i64::try_from(took.as_millis() / 2).unwrap_or(0);
-            let clock = &self.given.clock;
-            clock.hub_offset(answer.wall_ms.saturating_sub(clock.wall_ms() - half));
-        }
+        let clock = &self.given.clock;
+        let half = u32::try_from(took.as_millis() / 2).unwrap_or(u32::MAX);
+        let asked_ms = clock.wall_ms().saturating_sub(i64::from(half));
+        clock.hub_offset(answer.wall_ms.saturating_sub(asked_ms), half);
+        // ahead of the records: the hub dates them by what the answer has told of this boot
+        self.now_due = true;
         self.stat = self.given.store.stat().await?;
         let verdicts = self
             .plan
@@ -484,7 +483,7 @@ impl<'a, S: Store> Session<'a, S> {
     fn now(&self, still: Option<scc_common::wire::Still>) -> Bytes {
         Bytes::from(now::payload(
             &self.given.agent,
-            self.given.clock.stamp(),
+            &*self.given.clock,
             &self.given.board,
             self.reporter.mode(),
             &self.stat,

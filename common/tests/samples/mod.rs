@@ -8,7 +8,7 @@
 )]
 
 use scc_common::checksum::Checksum;
-use scc_common::clock::{Clock, ClockQuality, ManualClock};
+use scc_common::clock::{BootOffset, Clock, ClockQuality, ManualClock};
 use scc_common::export::{Begin, End, LaneFacts};
 use scc_common::id::{AgentId, DeviceId, Epoch, RunId};
 use scc_common::record::{
@@ -114,6 +114,11 @@ pub fn samples() -> Vec<(Kind, Vec<u8>)> {
                 stamp: clock.stamp(),
                 picture: picture.clone(),
             }],
+            offset: Some(BootOffset {
+                ahead_ms: 1,
+                within_ms: 1,
+                mono_ms: 1,
+            }),
         }),
     ];
     let down = [

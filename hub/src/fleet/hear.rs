@@ -2,7 +2,7 @@
 //! a newer one.
 
 use bytes::Bytes;
-use scc_common::clock::WallMs;
+use scc_common::clock::{BootOffset, Dated, Known, WallMs};
 use scc_common::id::DeviceId;
 use scc_common::record::{Content, DeviceState, Event, Health, RecordBody, State};
 use scc_common::wire;
@@ -20,33 +20,36 @@ pub(super) fn recall(facts: &mut Facts, remembered: Remembered) {
     }
     if let Some((mut health, at)) = remembered.health {
         let heard_ms = facts.heard_ms.unwrap_or(at);
-        health.devices.iter_mut().for_each(|d| arrived(d, heard_ms));
+        for state in &mut health.devices {
+            state.since_ms = state.since_ms.min(heard_ms);
+            state.last_good_ms = state.last_good_ms.map(|ms| ms.min(heard_ms));
+        }
         take_health(facts, health, at);
     }
 }
 
 pub(super) fn committed(facts: &mut Facts, record: &CommittedRecord) {
-    let Some(RecordBody {
-        stamp,
-        device,
-        content,
-        ..
-    }) = &record.body
+    let (
+        Some(RecordBody {
+            device, content, ..
+        }),
+        Some(dated),
+    ) = (&record.body, &record.dated)
     else {
         return;
     };
     // As in the ledger: a clock that runs ahead does not make its record the newest for a day.
-    let at_ms = stamp.wall_ms.min(record.received_ms);
+    let at_ms = dated.best_ms().min(record.received_ms);
     match content {
         Content::Event(Event::DeviceState(state)) => {
             let mut state = state.clone();
-            arrived(&mut state, record.received_ms);
+            arrived(&mut state, dated, record.received_ms);
             observe(facts, state, at_ms);
         }
         Content::Health(health) => {
             let mut health = (**health).clone();
             for state in &mut health.devices {
-                arrived(state, record.received_ms);
+                arrived(state, dated, record.received_ms);
             }
             take_health(facts, health, at_ms);
         }
@@ -57,10 +60,11 @@ pub(super) fn committed(facts: &mut Facts, record: &CommittedRecord) {
     }
 }
 
-/// Nothing that has arrived is of later.
-fn arrived(state: &mut DeviceState, received_ms: WallMs) {
-    state.since_ms = state.since_ms.min(received_ms);
-    state.last_good_ms = state.last_good_ms.map(|ms| ms.min(received_ms));
+/// Its times are moved as those of what told it; nothing that has arrived is of later.
+fn arrived(state: &mut DeviceState, dated: &Dated, received_ms: WallMs) {
+    let arrived = |told_ms| dated.moved(told_ms).min(received_ms);
+    state.since_ms = arrived(state.since_ms);
+    state.last_good_ms = state.last_good_ms.map(arrived);
 }
 
 pub(super) fn take_health(facts: &mut Facts, health: Health, at_ms: WallMs) {
@@ -96,12 +100,19 @@ fn take_backlog(facts: &mut Facts, backlog: Backlog) {
 
 /// What an agent says of now is newest by definition, even if its clock was set back meanwhile.
 pub(super) fn live(facts: &mut Facts, now: &wire::Now, now_ms: WallMs) -> Vec<(DeviceId, Still)> {
+    // of this moment by definition, which dates the boot well enough for the screen
+    let known = Known::Measured(BootOffset {
+        ahead_ms: now_ms.saturating_sub(i64::try_from(now.stamp.mono_ms).unwrap_or(i64::MAX)),
+        within_ms: 0,
+        mono_ms: now.stamp.mono_ms,
+    });
+    let dated = Dated::of(&now.stamp, &known);
     for state in &now.devices {
         let mut state = state.clone();
-        arrived(&mut state, now_ms);
+        arrived(&mut state, &dated, now_ms);
         if facts.has_room(&state.device) {
             facts.devices.remove(&state.device);
-            observe(facts, state, now.stamp.wall_ms.min(now_ms));
+            observe(facts, state, dated.best_ms().min(now_ms));
         }
     }
     facts.mode = Some(now.link);
@@ -116,8 +127,14 @@ pub(super) fn live(facts: &mut Facts, now: &wire::Now, now_ms: WallMs) -> Vec<(D
         proven(facts, Some(&s.device));
         // The ledger keeps what nobody declared; memory does not.
         if facts.declared.contains(&s.device) {
+            let dated = if s.stamp.boot == now.stamp.boot {
+                Dated::of(&s.stamp, &known)
+            } else {
+                Dated::of(&s.stamp, &Known::Nothing)
+            };
             let still = Still {
-                captured_ms: s.stamp.wall_ms.min(now_ms),
+                captured_ms: dated.best_ms().min(now_ms),
+                dated,
                 cadence_s: s.picture.cadence_s,
                 jpeg: Bytes::copy_from_slice(&s.picture.jpeg),
             };

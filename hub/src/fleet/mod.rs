@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use scc_common::clock::{SharedClock, WallMs};
+use scc_common::clock::{Dated, SharedClock, WallMs};
 use scc_common::id::{AgentId, DeviceId};
 use scc_common::record::State;
 use tokio::sync::{broadcast, watch};
@@ -67,8 +67,10 @@ impl Snapshot {
 /// A camera's newest picture as *now* brought it, ahead of the backlog.
 #[derive(Debug, Clone)]
 pub struct Still {
-    /// When it was captured.
+    /// When it was captured, by the best that is known, and not after its arrival.
     pub captured_ms: WallMs,
+    /// That time as told, corrected, and what it is worth.
+    pub dated: Dated,
     /// Seconds between two stills.
     pub cadence_s: u32,
     /// JPEG.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use scc_common::clock::{ClockQuality, Stamp};
+use scc_common::clock::{ClockQuality, Dated, Known, Stamp};
 use scc_common::id::{BootId, Epoch};
 use scc_common::record::{
     Cause, Content, DeviceKind, DeviceState, Event, Health, LinkMode, RecordBody,
@@ -182,6 +182,7 @@ fn what_an_agent_says_of_now_counts_even_if_its_clock_was_set_back() {
         backlog_bytes: 70,
         oldest_ms: None,
         stills: Vec::new(),
+        offset: None,
     };
     live(&mut facts, &now, NOW);
     let site = judged(&facts, NOW);
@@ -231,6 +232,7 @@ fn devices_that_nobody_declared_cannot_fill_the_memory() {
             backlog_bytes: 0,
             oldest_ms: None,
             stills: (100..200).map(|n| still(invented(n), NOW)).collect(),
+            offset: None,
         };
         assert!(live(&mut facts, &now, NOW).is_empty(), "nobody shows these");
     }
@@ -258,6 +260,7 @@ fn a_box_that_is_a_day_ahead_does_not_freeze_what_is_shown() {
         epoch: Epoch(1),
         seq: 1,
         received_ms: NOW,
+        dated: Some(Dated::of(&stamp(AHEAD), &Known::Nothing)),
         body: Some(RecordBody::new(stamp(AHEAD), None, content)),
         media: None,
     };
@@ -273,6 +276,7 @@ fn a_box_that_is_a_day_ahead_does_not_freeze_what_is_shown() {
         backlog_bytes: 0,
         oldest_ms: None,
         stills: vec![still("igd".into(), AHEAD)],
+        offset: None,
     };
     let stills = live(&mut facts, &now, NOW);
     assert_eq!(stills[0].1.captured_ms, NOW, "a still turns grey in time");
@@ -339,6 +343,7 @@ fn a_first_picture_ends_never() {
         epoch: Epoch(1),
         seq: 1,
         received_ms: NOW,
+        dated: Some(Dated::of(&stamp, &Known::Nothing)),
         body: Some(RecordBody::new(
             stamp,
             Some(DeviceId::new("igd").unwrap()),

@@ -179,6 +179,7 @@ fn refused(context: &Context, write: &Write, why: &str) {
         Write::Record(new) | Write::Imported { new, .. } => one(&new.key),
         Write::Again(new) => format!("what {} says", one(&new.key)),
         Write::Seen { key, .. } => format!("that {} came again", one(key)),
+        Write::Boot { agent, .. } => format!("what `{agent}` has measured of its clock"),
         Write::Gaps { agent, .. } => format!("gaps from `{agent}`"),
         Write::Hello { agent, .. } => format!("the hello of `{agent}`"),
     };
@@ -211,7 +212,7 @@ async fn settle(
     for (entry, outcome) in done.iter().zip(&commit.outcomes) {
         spooled.extend(entry.spooled.clone());
         match (entry.write.as_ref(), outcome) {
-            (Write::Record(new), Outcome::Stored(id)) => {
+            (Write::Record(new), Outcome::Stored { id, dated }) => {
                 let lane = &new.key.lane;
                 metrics::counter!("scc_ingest_stored_total", "stream" => lane.stream.name())
                     .increment(1);
@@ -224,6 +225,7 @@ async fn settle(
                     epoch: lane.epoch,
                     seq: new.key.seq,
                     received_ms: new.received_ms,
+                    dated: *dated,
                     body: new.said.clone(),
                     media: new.body.media().map(str::to_owned),
                 };

@@ -13,6 +13,7 @@ use scc_common::wire::{Ack, Down, DownMessage, LaneAck, PartAck, WIRE_VERSION};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::boot;
 use super::committer::Entry;
 use super::reread;
 use super::spool::Spool;
@@ -275,8 +276,9 @@ impl Context {
     }
 }
 
-/// What goes on beside the way of the records: reads again what was unreadable, looks at the media
-/// disk again and again, and now and then at the age of what is spooled.
+/// What goes on beside the way of the records: reads again what was unreadable, dates again what more
+/// has become known of, looks at the media disk again and again, and now and then at the age of what is
+/// spooled.
 pub(super) async fn upkeep(
     context: Arc<Context>,
     limits: Limits,
@@ -288,10 +290,16 @@ pub(super) async fn upkeep(
         // The committer ends when nobody can send to it any longer.
         drop(entries);
     };
-    let both = async { tokio::join!(reread, look_around(&context, &limits)) };
+    let all = async {
+        tokio::join!(
+            reread,
+            look_around(&context, &limits),
+            boot::keep_dated(&context)
+        )
+    };
     tokio::select! {
         () = stop.cancelled() => Ok(()),
-        _ = both => Ok(()),
+        _ = all => Ok(()),
     }
 }
 

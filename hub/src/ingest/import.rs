@@ -174,7 +174,7 @@ impl Run<'_> {
             };
             for outcome in &commit.outcomes {
                 match outcome {
-                    Outcome::Stored(_) => self.counts.stored += 1,
+                    Outcome::Stored { .. } => self.counts.stored += 1,
                     Outcome::Duplicate => self.counts.known += 1,
                     Outcome::Conflict => self.counts.conflicts += 1,
                     Outcome::Noted => {}

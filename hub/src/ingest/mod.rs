@@ -19,6 +19,7 @@
 //! Whatever has a valid envelope and checksum is stored; *unreadable* is a state of its row.
 
 mod answer;
+mod boot;
 mod committer;
 mod context;
 pub mod import;
@@ -277,6 +278,9 @@ impl Router {
                 });
             }
             UpMessage::Now(mut now) => {
+                if let Some(write) = boot::measured(&agent, &now, received_ms) {
+                    self.commit(Entry::new(write, Arc::clone(&charge))).await;
+                }
                 now.devices.iter_mut().for_each(prepare::shorten_detail);
                 self.context.notify(Notice::Now {
                     agent,

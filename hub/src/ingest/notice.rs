@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use scc_common::clock::WallMs;
+use scc_common::clock::{Dated, WallMs};
 use scc_common::id::{AgentId, Epoch, Seq};
 use scc_common::record::RecordBody;
 use scc_common::stream::Stream;
@@ -52,6 +52,8 @@ pub struct CommittedRecord {
     pub seq: Seq,
     /// When the hub received it.
     pub received_ms: WallMs,
+    /// Its time as it was known when it was stored; none if it is unreadable.
+    pub dated: Option<Dated>,
     /// What it says, with the bytes of a picture or video left out; none if it is unreadable.
     pub body: Option<RecordBody>,
     /// Where its picture or video is, for [`crate::media::Media::get`].

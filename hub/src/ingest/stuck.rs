@@ -56,8 +56,8 @@ impl Stuck {
             Write::Hello { agent, .. } => {
                 self.hellos.insert(agent.clone());
             }
-            // It stays stored and counted as unreadable.
-            Write::Again(_) => return false,
+            // It stays stored and counted as unreadable; a boot is measured again at the next answer.
+            Write::Again(_) | Write::Boot { .. } => return false,
         }
         true
     }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
-use scc_common::clock::WallMs;
+use scc_common::clock::{ClockQuality, Dated, WallMs};
 use scc_common::id::{AgentId, DeviceId};
 use scc_common::stream::Stream;
 
@@ -24,8 +24,10 @@ pub struct Picture {
     pub record: i64,
     /// The camera.
     pub device: DeviceId,
-    /// When it was captured.
+    /// When it was captured, by the best that is known, and not after its arrival.
     pub captured_ms: WallMs,
+    /// That time as told, corrected, and what it is worth.
+    pub dated: Option<Dated>,
     /// Pixels.
     pub width: u16,
     /// Pixels.
@@ -100,8 +102,9 @@ impl Store {
     ) -> Result<BTreeMap<DeviceId, Picture>, StoreError> {
         self.read(move |db| {
             let mut query = db.prepare_cached(
-                "SELECT record, captured_ms, width, height, cadence_s FROM picture
-                 WHERE agent = ?1 AND device = ?2 AND stream = ?3 ORDER BY captured_ms DESC LIMIT 1",
+                "SELECT record, captured_ms, p.width, p.height, p.cadence_s, r.wall_ms, r.corrected_ms, r.quality
+                 FROM picture p JOIN record r ON r.id = p.record
+                 WHERE p.agent = ?1 AND p.device = ?2 AND p.stream = ?3 ORDER BY p.captured_ms DESC LIMIT 1",
             )?;
             let mut found = BTreeMap::new();
             for device in cameras {
@@ -114,6 +117,7 @@ impl Store {
                             width: r.get(2)?,
                             height: r.get(3)?,
                             cadence_s: r.get(4)?,
+                            dated: dated(r, 5)?,
                         })
                     })
                     .optional()?;
@@ -252,6 +256,23 @@ fn terminal_day(
         people,
         read,
     })
+}
+
+/// Three columns, from this one on: `wall_ms, corrected_ms, quality`. None for what is unreadable.
+fn dated(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<Option<Dated>> {
+    let (told, quality): (Option<WallMs>, Option<String>) = (row.get(at)?, row.get(at + 2)?);
+    let Some((told_ms, quality)) = told.zip(quality) else {
+        return Ok(None);
+    };
+    Ok(Some(Dated {
+        told_ms,
+        corrected_ms: row.get(at + 1)?,
+        clock: match quality.as_str() {
+            "ntp" => ClockQuality::Ntp,
+            "hub" => ClockQuality::Hub,
+            _ => ClockQuality::Unconfirmed,
+        },
+    }))
 }
 
 fn count(row: &rusqlite::Row<'_>, at: usize) -> rusqlite::Result<u64> {

@@ -6,6 +6,7 @@ use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::get;
 use axum::{Json, Router};
+use scc_common::clock::{Dated, TimeQuality};
 use scc_common::record::{DeviceKind, State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, OpenApi, ToSchema};
@@ -24,7 +25,7 @@ use crate::store::views::Day;
         version = "1",
         description = "Read-only. Log in on the web page first; the session cookie authorises. Times are milliseconds since 1970-01-01 UTC."
     ),
-    paths(overview, sites, site, devices, punches, receipt, receipt_csv),
+    paths(overview, sites, site, devices, pictures, punches, receipt, receipt_csv),
     components(schemas(
         Overview, Count, Site, Device, Punch, Receipt, StreamLine, GapLine, Terminal
     ))
@@ -38,6 +39,7 @@ pub(crate) fn router() -> Router<App> {
         .route("/sites/{site}", get(site))
         .route("/sites/{site}/devices", get(devices))
         .route("/sites/{site}/punches", get(punches))
+        .route("/sites/{site}/pictures", get(pictures))
         .route("/sites/{site}/receipt", get(receipt))
         .route("/sites/{site}/receipt.csv", get(receipt_csv))
         .route("/openapi.json", get(document))
@@ -146,6 +148,36 @@ impl Device {
     }
 }
 
+/// A camera's newest stored still.
+#[derive(Debug, Serialize, ToSchema)]
+struct Picture {
+    device: String,
+    /// Its bytes are at `/media/<record>`.
+    record: i64,
+    /// When it was taken, by the best that is known, and not after its arrival.
+    captured_ms: i64,
+    /// What the box's own clock said.
+    told_ms: Option<i64>,
+    /// From the monotonic time of the box's boot; only where its clock was not confirmed.
+    corrected_ms: Option<i64>,
+    /// confirmed, corrected, unknown
+    quality: &'static str,
+}
+
+impl Picture {
+    fn of(picture: &crate::store::views::Picture) -> Self {
+        let dated = picture.dated.as_ref();
+        Self {
+            device: picture.device.to_string(),
+            record: picture.record,
+            captured_ms: picture.captured_ms,
+            told_ms: dated.map(|d| d.told_ms),
+            corrected_ms: dated.and_then(|d| d.corrected_ms),
+            quality: dated.map_or(TimeQuality::Unknown, Dated::quality).name(),
+        }
+    }
+}
+
 /// One check by one person at one terminal.
 #[derive(Debug, Serialize, ToSchema)]
 struct Punch {
@@ -173,6 +205,10 @@ struct Receipt {
     terminals: Vec<Terminal>,
     gaps: Vec<GapLine>,
     unreadable: u64,
+    /// Stored records whose time is corrected, because their box's clock was not confirmed.
+    corrected: u64,
+    /// Stored records of which nobody knows when they were taken; they count on the day of their arrival.
+    undated: u64,
     /// Records under whose number something else is stored; both are kept.
     conflicts: u64,
 }
@@ -282,6 +318,27 @@ async fn devices(
     Ok(Json(site.devices.iter().map(Device::of).collect()))
 }
 
+#[utoipa::path(get, path = "/api/v1/sites/{site}/pictures", params(("site" = String, Path)),
+    responses((status = 200, body = Vec<Picture>), (status = 401), (status = 404)))]
+async fn pictures(
+    Shared(app): Shared<App>,
+    viewer: Viewer,
+    Path(id): Path<String>,
+) -> Result<Json<Vec<Picture>>, Refused> {
+    let snapshot = app.fleet.now();
+    let site = visible_site(&viewer, &snapshot, &id)?;
+    let cameras = site
+        .devices_of(DeviceKind::Camera)
+        .map(|d| d.id.clone())
+        .collect();
+    let newest = app
+        .store
+        .newest_pictures(site.id.clone(), cameras)
+        .await
+        .map_err(Refused::broken)?;
+    Ok(Json(newest.values().map(Picture::of).collect()))
+}
+
 /// Most punches of one answer: a terminal's whole log holds 100,000 or fewer.
 const PUNCHES: u32 = 100_000;
 
@@ -373,6 +430,8 @@ async fn receipt(
             })
             .collect(),
         unreadable: found.unreadable,
+        corrected: found.corrected,
+        undated: found.undated,
         conflicts: found.conflicts,
     }))
 }

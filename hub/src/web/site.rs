@@ -5,7 +5,7 @@ use askama::Template;
 use axum::extract::{Path, State as Shared};
 use axum::http::HeaderMap;
 use axum::response::Html;
-use scc_common::clock::WallMs;
+use scc_common::clock::{Dated, TimeQuality, WallMs};
 use scc_common::record::{DeviceKind, State};
 use scc_common::stream::Stream;
 
@@ -71,6 +71,8 @@ struct Tile<'a> {
 struct Shot {
     src: String,
     captured_ms: WallMs,
+    /// What that time is worth.
+    quality: TimeQuality,
     cadence_s: u32,
     /// Older than twice its cadence.
     stale: bool,
@@ -199,11 +201,16 @@ async fn cameras<'a>(app: &App, t: &'a T, site: &'a SiteNow) -> Result<Cameras<'
         .map(|device| {
             let stored = stored.get(&device.id).map(|p| {
                 let cadence_s = p.cadence_s.unwrap_or(CADENCE_S);
-                shot(t, format!("/media/{}", p.record), p.captured_ms, cadence_s)
+                let quality = p
+                    .dated
+                    .as_ref()
+                    .map_or(TimeQuality::Confirmed, Dated::quality);
+                let src = format!("/media/{}", p.record);
+                shot(t, src, (p.captured_ms, quality), cadence_s)
             });
             let live = app.fleet.still(&site.id, &device.id).map(|s| {
                 let src = format!("/media/kini/{}/{}?t={}", site.id, device.id, s.captured_ms);
-                shot(t, src, s.captured_ms, s.cadence_s)
+                shot(t, src, (s.captured_ms, s.dated.quality()), s.cadence_s)
             });
             let (lead, what) = device_says(t, device);
             Tile {
@@ -221,11 +228,15 @@ async fn cameras<'a>(app: &App, t: &'a T, site: &'a SiteNow) -> Result<Cameras<'
     Ok(Cameras { t, tiles, up })
 }
 
-fn shot(t: &T, src: String, captured_ms: WallMs, cadence_s: u32) -> Shot {
-    let stale = t.now_ms - captured_ms > 2_000 * i64::from(cadence_s.max(1));
+fn shot(t: &T, src: String, at: (WallMs, TimeQuality), cadence_s: u32) -> Shot {
+    let (captured_ms, quality) = at;
+    // a box may claim any time at all
+    let age_ms = t.now_ms.saturating_sub(captured_ms);
+    let stale = age_ms > 2_000 * i64::from(cadence_s.max(1));
     Shot {
         src,
         captured_ms,
+        quality,
         cadence_s,
         stale,
     }
@@ -418,6 +429,20 @@ impl T {
             ClockQuality::Hub => "clock-hub",
             ClockQuality::Unconfirmed => "clock-unconfirmed",
         })
+    }
+
+    /// The mark beside a time that is not as its box told it, with the words for it; nothing beside one that is.
+    pub(crate) fn time_mark(&self, quality: &TimeQuality) -> String {
+        let key = match quality {
+            TimeQuality::Confirmed => return String::new(),
+            TimeQuality::Corrected => "time-corrected",
+            TimeQuality::Unknown => "time-unknown",
+        };
+        let (words, why) = (self.s(key), self.s(&format!("{key}-why")));
+        format!(
+            r#"<span class="time-mark" data-q="{}" title="{why}">{words}</span>"#,
+            quality.name()
+        )
     }
 
     /// The word for a stream inside a sentence.

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rcgen::{CertificateParams, KeyPair};
 use rusqlite::{Connection, params};
-use scc_common::clock::{ManualClock, SharedClock};
+use scc_common::clock::{Dated, Known, ManualClock, SharedClock};
 use scc_common::id::{AgentId, DeviceId, Epoch};
 use scc_common::record::{
     Cause, Content, DeviceKind, DeviceState, Health, LinkMode, RecordBody, State,
@@ -239,6 +239,7 @@ impl House {
             backlog_bytes: 4_096,
             oldest_ms: None,
             stills: Vec::new(),
+            offset: None,
         };
         let notice = Notice::Now {
             agent: agent(id),
@@ -273,6 +274,7 @@ impl House {
             epoch: Epoch(9),
             seq: 1,
             received_ms: at_ms,
+            dated: Some(Dated::of(&stamp, &Known::Nothing)),
             body: Some(RecordBody::new(
                 stamp,
                 None,
@@ -292,6 +294,17 @@ impl House {
     pub(crate) fn told(&self, id: &str, at_ms: i64) {
         let sql = "UPDATE lane SET told_ms = ?2 WHERE agent = ?1";
         assert_eq!(self.database().execute(sql, params![id, at_ms]), Ok(1));
+    }
+
+    /// The still of RSUD was taken by a clock that stood in 1970 and is corrected since; that of Villa Yuliana
+    /// by one that nobody has confirmed or corrected.
+    pub(crate) fn wrong_clocks(&self) {
+        let sql = "UPDATE record SET quality = 'unconfirmed', boot = x'00', mono_ms = 60000,
+                     wall_ms = coalesce(?2, wall_ms), corrected_ms = ?3 WHERE id = ?1";
+        let rsud = params![RSUD_PICTURE, 60_000, NOW - 9_000];
+        assert_eq!(self.database().execute(sql, rsud), Ok(1));
+        let villa = params![VILLA_PICTURE, None::<i64>, None::<i64>];
+        assert_eq!(self.database().execute(sql, villa), Ok(1));
     }
 
     /// The hub stops.

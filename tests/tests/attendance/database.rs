@@ -70,7 +70,7 @@ impl Database {
                 .commit(vec![Arc::new(Write::Record(Box::new(record)))])
                 .await
                 .unwrap();
-            assert!(matches!(done.outcomes[..], [Outcome::Stored(_)]));
+            assert!(matches!(done.outcomes[..], [Outcome::Stored { .. }]));
         }
     }
 

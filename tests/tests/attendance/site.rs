@@ -250,7 +250,10 @@ impl Clock for SystemClockKnown {
     fn boot(&self) -> scc_common::id::BootId {
         self.0.boot()
     }
-    fn hub_offset(&self, _: i64) {}
+    fn hub_offset(&self, _: i64, _: u32) {}
+    fn boot_offset(&self) -> Option<scc_common::clock::BootOffset> {
+        None
+    }
 }
 
 pub(super) async fn terminal(setup: Setup) -> Terminal {

@@ -4,21 +4,22 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use scc_agent::buffer::Buffer;
+use scc_agent::buffer::{Buffer, BufferError};
 use scc_agent::capture::board::Board;
 use scc_agent::config::{BufferLimits, Hub as HubAddress, Identity};
 use scc_agent::uplink::budget::Budget;
+use scc_agent::uplink::floor::Floor;
 use scc_agent::uplink::link::{Closed, Dial, Link};
 use scc_agent::uplink::mqtt::Mqtt;
 use scc_agent::uplink::pace::Pace;
 use scc_agent::uplink::{Given, Handle, Uplink};
 use scc_common::checksum::Checksum;
-use scc_common::clock::{Clock, SystemClock};
+use scc_common::clock::{Clock, SharedClock, Stamp, SystemClock};
 use scc_common::id::{AgentId, DeviceId};
 use scc_common::record::{Content, PunchBatch, RecordBody, Segment, Snapshot, Way};
 use scc_common::stream::Stream;
@@ -29,7 +30,7 @@ use scc_hub::ingest::{Downlink, Ingest, Limits, Status};
 use scc_hub::media::Media;
 use scc_hub::store::Store;
 use scc_provision::Authority;
-use scc_tests::proxy::Proxy;
+use scc_tests::proxy::{Proxy, Weather};
 use tempfile::TempDir;
 use tokio::sync::{Notify, broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -160,7 +161,8 @@ impl Site {
         let hub = Hub::start(dir.path(), "127.0.0.1:0".parse().unwrap()).await;
         let proxy = Proxy::start(hub.address).await.unwrap();
         std::fs::create_dir(at("state")).unwrap();
-        let buffer = Buffer::open(&at("state"), limits(), clock.clone()).unwrap();
+        proxy.weather(|w| *w = manner.weather);
+        let buffer = Buffer::open(&at("state"), limits(), manner.clock.clone()).unwrap();
         let stop = CancellationToken::new();
         let dialer = Dialer::new(dir.path(), proxy.address().port(), manner);
         let lines = Lines::default();
@@ -179,16 +181,37 @@ impl Site {
     }
 
     pub(super) async fn append(&mut self, device: &str, content: Content) -> (u8, i64) {
-        let stamp = SystemClock::new().stamp();
+        self.try_append(device, content).await.unwrap()
+    }
+
+    pub(super) async fn try_append(
+        &mut self,
+        device: &str,
+        content: Content,
+    ) -> Result<(u8, i64), BufferError> {
+        self.append_at(SystemClock::new().stamp(), device, content)
+            .await
+    }
+
+    pub(super) async fn append_at(
+        &mut self,
+        stamp: Stamp,
+        device: &str,
+        content: Content,
+    ) -> Result<(u8, i64), BufferError> {
         let device = DeviceId::new(device).unwrap();
         let body = RecordBody::new(stamp, Some(device), content);
-        let accepted = self.buffer.append(&body).await.unwrap();
+        let accepted = self.buffer.append(&body).await?;
         let key = (accepted.stream.code(), i64::try_from(accepted.seq).unwrap());
         self.written.insert(key, Checksum::of(&body.encode()).0);
-        key
+        Ok(key)
     }
 
     pub(super) async fn punch(&mut self) -> (u8, i64) {
+        self.try_punch().await.unwrap()
+    }
+
+    pub(super) async fn try_punch(&mut self) -> Result<(u8, i64), BufferError> {
         let batch = PunchBatch {
             serial: "CGKK223862906".into(),
             way: Way::Live,
@@ -197,7 +220,7 @@ impl Site {
             read: None,
             punches: Vec::new(),
         };
-        self.append("absensi", Content::Punches(batch)).await
+        self.try_append("absensi", Content::Punches(batch)).await
     }
 
     pub(super) async fn still(&mut self, bytes: usize) {
@@ -223,13 +246,15 @@ impl Site {
         self.append("loket", Content::Segment(segment)).await;
     }
 
-    pub(super) fn stored(&self) -> Rows {
+    /// The hub's database, to look at.
+    pub(super) fn ledger(&self) -> rusqlite::Connection {
         let database = self.dir.path().join("hub.sqlite");
-        let sql = rusqlite::Connection::open_with_flags(
-            database,
-            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
-        )
-        .unwrap();
+        let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+        rusqlite::Connection::open_with_flags(database, flags).unwrap()
+    }
+
+    pub(super) fn stored(&self) -> Rows {
+        let sql = self.ledger();
         let mut rows = sql.prepare("SELECT stream, seq, sum FROM record").unwrap();
         let row = |r: &rusqlite::Row<'_>| Ok(((r.get(0)?, r.get(1)?), r.get(2)?));
         rows.query_map([], row)
@@ -240,11 +265,7 @@ impl Site {
 
     /// The small records that the hub has.
     pub(super) fn stored_small(&self) -> BTreeSet<(u8, i64)> {
-        let sql = rusqlite::Connection::open_with_flags(
-            self.dir.path().join("hub.sqlite"),
-            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
-        )
-        .unwrap();
+        let sql = self.ledger();
         let query = "SELECT stream, seq FROM record WHERE stream <> ?1";
         let mut rows = sql.prepare(query).unwrap();
         let video = [Stream::Segment.code()];
@@ -256,13 +277,10 @@ impl Site {
 
     /// Records that came although the hub had them.
     pub(super) fn duplicates(&self) -> i64 {
-        let sql = rusqlite::Connection::open_with_flags(
-            self.dir.path().join("hub.sqlite"),
-            rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
-        )
-        .unwrap();
         let query = "SELECT coalesce(sum(count), 0) FROM duplicate";
-        sql.query_row(query, [], |row| row.get(0)).unwrap()
+        self.ledger()
+            .query_row(query, [], |row| row.get(0))
+            .unwrap()
     }
 
     /// Waits until the hub has committed this record.
@@ -312,7 +330,12 @@ pub(super) fn connect(
     lines: &Lines,
     stop: &CancellationToken,
 ) -> Handle {
-    let clock = SystemClock::shared();
+    let Manner {
+        pace,
+        budget,
+        clock,
+        ..
+    } = dialer.manner.clone();
     let (board, _) = Board::new(clock.clone());
     let given = Given {
         agent: agent(),
@@ -325,7 +348,6 @@ pub(super) fn connect(
         stop: stop.clone(),
         alive: Arc::default(),
     };
-    let Manner { pace, budget } = dialer.manner.clone();
     let (uplink, link) = Uplink::new(given, dialer, SEED);
     let log = tracing_subscriber::registry().with(lines.clone());
     let uplink = uplink.at_pace(pace).within(budget);
@@ -334,10 +356,25 @@ pub(super) fn connect(
 }
 
 /// How an uplink is to behave.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Manner {
     pub(super) pace: Pace,
     pub(super) budget: Budget,
+    /// The network's, from the first connection on.
+    pub(super) weather: Weather,
+    /// The agent's; the hub and who issues certificates have the machine's.
+    pub(super) clock: SharedClock,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            pace: Pace::default(),
+            budget: Budget::default(),
+            weather: Weather::default(),
+            clock: SystemClock::shared(),
+        }
+    }
 }
 
 /// The real dialer; the hub's name may be changed and attempts are counted.
@@ -346,6 +383,9 @@ pub(super) struct Dialer {
     identity: Identity,
     port: u16,
     manner: Manner,
+    floor: Arc<Floor>,
+    /// By the hub's name: each knows the files that it last could use.
+    known: Arc<Mutex<BTreeMap<&'static str, Mqtt>>>,
     host: watch::Sender<&'static str>,
     attempts: Arc<AtomicU64>,
 }
@@ -362,6 +402,8 @@ impl Dialer {
             },
             port,
             manner,
+            floor: Arc::new(Floor::open(dir.join("state"))),
+            known: Arc::default(),
             host: watch::channel("127.0.0.1").0,
             attempts: Arc::default(),
         }
@@ -380,12 +422,20 @@ impl Dialer {
 impl Dial for Dialer {
     fn dial(&self) -> BoxFuture<'_, Result<Box<dyn Link>, Closed>> {
         self.attempts.fetch_add(1, Ordering::Relaxed);
-        let host = (*self.host.borrow()).to_owned();
-        let address = HubAddress {
-            host,
-            port: self.port,
+        let host = *self.host.borrow();
+        let mqtt = {
+            let mut known = self.known.lock().unwrap();
+            let named = known.entry(host).or_insert_with(|| {
+                let address = HubAddress {
+                    host: host.to_owned(),
+                    port: self.port,
+                };
+                Mqtt::new(agent(), address, self.identity.clone())
+                    .at_pace(self.manner.pace)
+                    .timed(self.manner.clock.clone(), Arc::clone(&self.floor))
+            });
+            named.clone()
         };
-        let mqtt = Mqtt::new(agent(), address, self.identity.clone()).at_pace(self.manner.pace);
         Box::pin(async move { mqtt.dial().await })
     }
 }

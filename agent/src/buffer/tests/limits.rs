@@ -167,7 +167,8 @@ fn media_ages_by_the_clock_of_its_boot_and_stands_still_while_nobody_knows_the_t
     );
     assert_eq!(held(&mut store, Stream::Event), 1);
 
-    // a record of another boot
+    // NTP has set it there; a record of another boot
+    clock.set_quality(scc_common::clock::ClockQuality::Ntp);
     let mut body = segment(&*clock, 2, 1_000);
     body.stamp.boot = scc_common::id::BootId([1; 16]);
     body.stamp.wall_ms -= i64::from(HOUR) * 25;

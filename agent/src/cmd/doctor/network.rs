@@ -1,12 +1,13 @@
 //! The way to the hub, step by step.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::CertificateError;
 use rustls::pki_types::ServerName;
-use scc_common::clock::Clock;
-use scc_common::identity::{self, IdentityError};
+use scc_common::clock::{Clock, SystemClock};
+use scc_common::identity::{self, CheckTime, IdentityError};
 use scc_common::lang::Lang;
 use scc_common::record::LinkMode;
 use tokio::net::TcpStream;
@@ -17,6 +18,7 @@ use crate::cmd::words::{self, cause as word};
 use crate::config::Config;
 use crate::dial;
 use crate::status::Status;
+use crate::uplink::floor::Floor;
 use crate::uplink::link::{Dial, Trouble};
 use crate::uplink::mqtt::Mqtt;
 
@@ -121,6 +123,8 @@ async fn mqtt(config: &Config, running: Option<&Status>) -> Finding {
             config.hub.clone(),
             config.identity.clone(),
         );
+        let floor = Floor::open(config.state_dir.clone());
+        let dialer = dialer.timed(SystemClock::shared(), Arc::new(floor));
         match tokio::time::timeout(WAIT * 2, dialer.dial()).await {
             Ok(Ok(link)) => {
                 let _ = tokio::time::timeout(WAIT, link.close()).await;
@@ -227,7 +231,11 @@ async fn handshake(
     socket: TcpStream,
 ) -> Result<(String, i64), (String, String)> {
     let files = &config.identity;
-    let tls = identity::agent_tls(&files.certificate, &files.key, &files.hub_ca)
+    let time = CheckTime {
+        clock: SystemClock::shared(),
+        told_ms: Floor::open(config.state_dir.clone()).told_ms(),
+    };
+    let tls = identity::agent_tls_at(&files.certificate, &files.key, &files.hub_ca, &time)
         .map_err(|e| fault(&e, again))?;
     let host = &config.hub.host;
     let name = ServerName::try_from(host.clone()).map_err(|_| {

@@ -7,13 +7,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, params};
-use scc_common::clock::WallMs;
+use scc_common::clock::{Dated, WallMs};
 use scc_common::id::{AgentId, Epoch, Seq};
 use scc_common::record::{Content, Event};
 use scc_common::stream::Stream;
 use scc_common::wire::{Gap, Hello};
 use tokio::time::Instant;
 
+use super::boots::{Boots, Source};
 use super::lanes::Lanes;
 use super::record::{self, Insert};
 use super::{Commit, LaneKey, NewRecord, Outcome, RecordKey, Write, derive, is_noted};
@@ -35,6 +36,7 @@ struct Touched {
 struct Batch<'a> {
     c: &'a Connection,
     lanes: &'a mut Lanes,
+    boots: Boots,
     touched: BTreeMap<LaneKey, Touched>,
     zone: Option<TimeZone>,
 }
@@ -48,6 +50,7 @@ pub(super) fn run(
     let mut batch = Batch {
         c,
         lanes,
+        boots: Boots::default(),
         touched: BTreeMap::new(),
         zone: None,
     };
@@ -78,9 +81,20 @@ impl Batch<'_> {
             Write::Record(new) => self.record(new, None),
             Write::Imported { new, import } => self.record(new, Some(*import)),
             Write::Again(new) => {
-                if let Insert::NowReadable(id) = record::insert(self.c, new)? {
-                    self.derive(id, new)?;
+                let dated = self.date(new)?;
+                if let Insert::NowReadable(id) = record::insert(self.c, new, dated.as_ref())? {
+                    self.derive(id, new, dated.as_ref())?;
                 }
+                Ok(Outcome::Noted)
+            }
+            Write::Boot {
+                agent,
+                boot,
+                offset,
+                received_ms,
+            } => {
+                self.boots
+                    .learn(self.c, agent, *boot, *offset, Source::Hub, *received_ms)?;
                 Ok(Outcome::Noted)
             }
             Write::Seen { key, received_ms } => {
@@ -114,7 +128,8 @@ impl Batch<'_> {
     fn record(&mut self, new: &NewRecord, import: Option<i64>) -> rusqlite::Result<Outcome> {
         let lane = &new.key.lane;
         self.sent(&new.key, new.received_ms);
-        let insert = record::insert(self.c, new)?;
+        let dated = self.date(new)?;
+        let insert = record::insert(self.c, new, dated.as_ref())?;
         self.lanes.get(self.c, lane)?.cover(new.key.seq);
         match insert {
             Insert::Stored(id) => {
@@ -126,8 +141,8 @@ impl Batch<'_> {
                         .prepare_cached("UPDATE record SET imported = ?2 WHERE id = ?1")?
                         .execute([id, import])?;
                 }
-                self.derive(id, new)?;
-                Ok(Outcome::Stored(id))
+                self.derive(id, new, dated.as_ref())?;
+                Ok(Outcome::Stored { id, dated })
             }
             Insert::Duplicate | Insert::NowReadable(_) => {
                 if import.is_none() {
@@ -135,7 +150,7 @@ impl Batch<'_> {
                 }
                 // It was stored before and could not be read then; what is derived from it is new.
                 if let Insert::NowReadable(id) = insert {
-                    self.derive(id, new)?;
+                    self.derive(id, new, dated.as_ref())?;
                 }
                 Ok(Outcome::Duplicate)
             }
@@ -143,11 +158,18 @@ impl Batch<'_> {
         }
     }
 
-    fn derive(&mut self, id: i64, new: &NewRecord) -> rusqlite::Result<()> {
-        let Some(said) = &new.said else {
+    /// The time of a record; none if it is unreadable.
+    fn date(&mut self, new: &NewRecord) -> rusqlite::Result<Option<Dated>> {
+        let said = new.said.as_ref();
+        said.map(|said| self.boots.date(self.c, new, said))
+            .transpose()
+    }
+
+    fn derive(&mut self, id: i64, new: &NewRecord, dated: Option<&Dated>) -> rusqlite::Result<()> {
+        let Some((said, dated)) = new.said.as_ref().zip(dated) else {
             return Ok(());
         };
-        derive::rows(self.c, id, new, said)?;
+        derive::rows(self.c, id, new, said, dated)?;
         let told: Vec<(Epoch, Stream, Seq)> = match &said.content {
             Content::Health(health) => {
                 let lanes = health.lanes.iter();

@@ -1,13 +1,14 @@
 //! What is read out of a record when it is stored, so that pages need not open bodies.
 //!
-//! Capture times that lie after the arrival come from a clock that runs ahead; they count as the
-//! time of arrival here, so that no such record stays "the newest" for years. The record itself
-//! keeps what it said.
+//! Times are the best that is known ([`Dated`]): corrected where the box's clock was not confirmed and its
+//! boot is measured. One that lies after the arrival all the same comes from a clock that runs ahead; it
+//! counts as the time of arrival here, so that no such record stays "the newest" for years. The record
+//! itself keeps what it said.
 
 use jiff::civil::{Date, date};
 use jiff::{SignedDuration, civil::DateTime};
 use rusqlite::{Connection, params};
-use scc_common::clock::WallMs;
+use scc_common::clock::{Dated, WallMs};
 use scc_common::record::{
     Content, DeviceState, Event, Health, PunchBatch, ReadProof, RecordBody, Tally, Way,
 };
@@ -20,10 +21,11 @@ pub(super) fn rows(
     id: i64,
     new: &NewRecord,
     said: &RecordBody,
+    dated: &Dated,
 ) -> rusqlite::Result<()> {
-    let at_ms = said.stamp.wall_ms.min(new.received_ms);
+    let at_ms = dated.best_ms().min(new.received_ms);
     match &said.content {
-        Content::Event(Event::DeviceState(state)) => device_state(c, new, state),
+        Content::Event(Event::DeviceState(state)) => device_state(c, new, state, dated),
         Content::Event(Event::Tally(told)) => tally(c, new, told),
         Content::Event(_) => Ok(()),
         Content::Punches(batch) => punches(c, id, new, said, batch, at_ms),
@@ -57,6 +59,50 @@ pub(super) fn rows(
             },
         ),
     }
+}
+
+/// Takes back what [`rows`] wrote under a time that is no longer the best known. A picture has one row
+/// whatever its time, and a punch has its terminal's.
+pub(super) fn undo(
+    c: &Connection,
+    new: &NewRecord,
+    said: &RecordBody,
+    dated: &Dated,
+) -> rusqlite::Result<()> {
+    let agent = new.key.lane.agent.as_str();
+    let at_ms = dated.best_ms().min(new.received_ms);
+    match &said.content {
+        Content::Event(Event::DeviceState(state)) => {
+            c.prepare_cached(
+                "DELETE FROM device_state WHERE agent = ?1 AND device = ?2 AND changed_ms = ?3",
+            )?
+            .execute(params![
+                agent,
+                state.device.as_str(),
+                changed_ms(new, state, dated)
+            ])?;
+        }
+        Content::Punches(batch) if batch.read.is_some() => {
+            let device = said.device.as_ref().map_or("", |d| d.as_str());
+            c.prepare_cached(
+                "DELETE FROM terminal_read WHERE agent = ?1 AND device = ?2 AND at_ms = ?3",
+            )?
+            .execute(params![agent, device, at_ms])?;
+        }
+        Content::Health(_) => {
+            c.prepare_cached(
+                "DELETE FROM health WHERE agent = ?1 AND at_ms = ?2 AND received_ms = ?3",
+            )?
+            .execute(params![agent, at_ms, new.received_ms])?;
+        }
+        Content::Event(_) | Content::Punches(_) | Content::Snapshot(_) | Content::Segment(_) => {}
+    }
+    Ok(())
+}
+
+/// When a state began: read off the box's clock at about the moment of its record.
+fn changed_ms(new: &NewRecord, state: &DeviceState, dated: &Dated) -> WallMs {
+    dated.moved(state.since_ms).min(new.received_ms)
 }
 
 struct Picture<'a> {
@@ -190,7 +236,12 @@ fn terminal_read(
     Ok(())
 }
 
-fn device_state(c: &Connection, new: &NewRecord, state: &DeviceState) -> rusqlite::Result<()> {
+fn device_state(
+    c: &Connection,
+    new: &NewRecord,
+    state: &DeviceState,
+    dated: &Dated,
+) -> rusqlite::Result<()> {
     c.prepare_cached(
         "INSERT INTO device_state (agent, device, changed_ms, kind, state, cause, detail, last_good_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -201,12 +252,12 @@ fn device_state(c: &Connection, new: &NewRecord, state: &DeviceState) -> rusqlit
     .execute(params![
         new.key.lane.agent.as_str(),
         state.device.as_str(),
-        state.since_ms.min(new.received_ms),
+        changed_ms(new, state, dated),
         state.kind.name(),
         state.state.name(),
         state.cause.map(|cause| cause.name()),
         state.detail,
-        state.last_good_ms,
+        state.last_good_ms.map(|ms| dated.moved(ms)),
     ])?;
     Ok(())
 }

@@ -5,9 +5,11 @@
 //!   and is kept beside it;
 //! - the watermark of a lane is the largest W such that each of 1 … W is stored or covered by a gap;
 //! - stored beats gap: a gap never holds a stored number, and gaps of a lane do not overlap;
-//! - what is derived (punches, pictures, states) is there exactly when its record is.
+//! - what is derived (punches, pictures, states) is there exactly when its record is, under the best time
+//!   that is known of it.
 
 mod batch;
+mod boots;
 mod derive;
 mod lanes;
 mod record;
@@ -18,8 +20,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use scc_common::checksum::Checksum;
-use scc_common::clock::WallMs;
-use scc_common::id::{AgentId, Epoch, Seq};
+use scc_common::clock::{BootOffset, Dated, WallMs};
+use scc_common::id::{AgentId, BootId, Epoch, Seq};
 use scc_common::record::RecordBody;
 use scc_common::stream::Stream;
 use scc_common::wire::{Gap, Hello, LaneAck};
@@ -135,6 +137,17 @@ pub enum Write {
         /// When it came again.
         received_ms: WallMs,
     },
+    /// Note what an agent has measured of its boot.
+    Boot {
+        /// Whose.
+        agent: AgentId,
+        /// Which boot.
+        boot: BootId,
+        /// How far the hub's time is ahead of its monotonic time.
+        offset: BootOffset,
+        /// When the hub received this.
+        received_ms: WallMs,
+    },
     /// Note records that will not come.
     Gaps {
         /// Whose.
@@ -158,8 +171,13 @@ pub enum Write {
 /// What became of one [`Write`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The record is stored now, under this id.
-    Stored(i64),
+    /// The record is stored now.
+    Stored {
+        /// Under this id.
+        id: i64,
+        /// Its time; none if it is unreadable.
+        dated: Option<Dated>,
+    },
     /// The record was stored before; counted, unless it was imported.
     Duplicate,
     /// Something else is stored under this identity; both are kept.

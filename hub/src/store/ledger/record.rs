@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 use scc_common::checksum::Checksum;
-use scc_common::clock::ClockQuality;
+use scc_common::clock::{ClockQuality, Dated};
 use scc_common::record::RecordBody;
 
 use super::lanes::key_params;
@@ -38,7 +38,12 @@ impl<'a> Said<'a> {
     }
 }
 
-pub(super) fn insert(c: &Connection, new: &NewRecord) -> rusqlite::Result<Insert> {
+pub(super) fn insert(
+    c: &Connection,
+    new: &NewRecord,
+    dated: Option<&Dated>,
+) -> rusqlite::Result<Insert> {
+    let corrected_ms = dated.and_then(|d| d.corrected_ms);
     let (agent, epoch, stream) = key_params(&new.key.lane);
     let seq = new.key.seq.cast_signed();
     let said = Said::of(new.said.as_ref());
@@ -46,11 +51,11 @@ pub(super) fn insert(c: &Connection, new: &NewRecord) -> rusqlite::Result<Insert
     let id: Option<i64> = c
         .prepare_cached(
             "INSERT INTO record (agent, epoch, stream, seq, sum, size, readable, device, declared,
-                                 boot, mono_ms, wall_ms, quality, received_ms, body, media)
+                                 boot, mono_ms, wall_ms, quality, received_ms, body, media, corrected_ms)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
                      CASE WHEN ?8 IS NULL THEN EXISTS (SELECT 1 FROM site WHERE id = ?1)
                           ELSE EXISTS (SELECT 1 FROM device WHERE site = ?1 AND id = ?8) END,
-                     ?9, ?10, ?11, ?12, ?13, ?14, ?15)
+                     ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
              ON CONFLICT (agent, epoch, stream, seq) DO NOTHING RETURNING id",
         )?
         .query_row(
@@ -70,6 +75,7 @@ pub(super) fn insert(c: &Connection, new: &NewRecord) -> rusqlite::Result<Insert
                 new.received_ms,
                 body,
                 media,
+                corrected_ms,
             ],
             |row| row.get(0),
         )
@@ -106,7 +112,7 @@ pub(super) fn insert(c: &Connection, new: &NewRecord) -> rusqlite::Result<Insert
     }
     c.prepare_cached(
         "UPDATE record SET readable = 1, device = ?2, boot = ?3, mono_ms = ?4, wall_ms = ?5,
-                quality = ?6, body = ?7, media = ?8 WHERE id = ?1",
+                quality = ?6, body = ?7, media = ?8, corrected_ms = ?9 WHERE id = ?1",
     )?
     .execute(params![
         id,
@@ -116,7 +122,8 @@ pub(super) fn insert(c: &Connection, new: &NewRecord) -> rusqlite::Result<Insert
         said.wall_ms,
         said.quality,
         body,
-        media
+        media,
+        corrected_ms
     ])?;
     Ok(Insert::NowReadable(id))
 }

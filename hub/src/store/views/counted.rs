@@ -67,14 +67,15 @@ pub(in crate::store) fn day(
 
 fn add(db: &Connection, agent: &AgentId, part: &Given, found: &mut Found) -> rusqlite::Result<()> {
     let settled = part.last.min(part.watermark);
-    let (below, above, unreadable) = db
+    let (below, above, [unreadable, corrected, undated]) = db
         .prepare_cached(
-            "SELECT count(*) FILTER (WHERE seq <= ?6), count(*) FILTER (WHERE seq > ?6), sum(readable = 0)
+            "SELECT count(*) FILTER (WHERE seq <= ?6), count(*) FILTER (WHERE seq > ?6), sum(readable = 0),
+                    sum(corrected_ms IS NOT NULL), sum(quality IS 'unconfirmed' AND corrected_ms IS NULL)
              FROM record WHERE agent = ?1 AND epoch = ?2 AND stream = ?3 AND seq BETWEEN ?4 AND ?5",
         )?
         .query_row(
             params![agent.as_str(), part.epoch, part.stream, part.first, part.last, settled],
-            |r| Ok((count(r, 0)?, count(r, 1)?, count(r, 2)?)),
+            |r| Ok((count(r, 0)?, count(r, 1)?, [count(r, 2)?, count(r, 3)?, count(r, 4)?])),
         )?;
     let mut query = db.prepare_cached(
         "SELECT reason, at_ms, max(0, min(last, ?5) - max(first, ?4) + 1),
@@ -111,5 +112,7 @@ fn add(db: &Connection, agent: &AgentId, part: &Given, found: &mut Found) -> rus
     let sum = found.per.entry(part.stream).or_default();
     *sum = [*sum, line].into_iter().sum();
     found.unreadable += unreadable;
+    found.corrected += corrected;
+    found.undated += undated;
     Ok(())
 }

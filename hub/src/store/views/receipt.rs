@@ -30,7 +30,8 @@ pub struct Day {
 /// The delivery receipt of one stream: taken = stored + queued + lost + missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StreamReceipt {
-    /// In the database.
+    /// In the database. What was taken at a time that nobody knows counts on the day of its arrival,
+    /// unless the agent has counted the day.
     pub stored: u64,
     /// Told by the agent and not here yet.
     pub queued: u64,
@@ -119,6 +120,10 @@ pub struct Receipt {
     pub reasons: Vec<(Stream, GapReason, u64)>,
     /// Records that could not be read.
     pub unreadable: u64,
+    /// Stored records of the day whose time is not as their box told it, but corrected.
+    pub corrected: u64,
+    /// Stored records of the day of which nobody knows when they were taken.
+    pub undated: u64,
     /// Records of the day under whose number something else is stored; both are kept.
     pub conflicts: u64,
     /// When the agent last told how far it has numbered, by the hub's clock; none if it has not since
@@ -163,6 +168,8 @@ pub(in crate::store) struct Found {
     pub(in crate::store) per: BTreeMap<u8, StreamReceipt>,
     pub(super) gaps: Vec<GapRow>,
     pub(super) unreadable: u64,
+    pub(super) corrected: u64,
+    pub(super) undated: u64,
 }
 
 fn receipt(db: &Connection, agent: &AgentId, day: &Day) -> rusqlite::Result<Receipt> {
@@ -207,6 +214,8 @@ fn receipt(db: &Connection, agent: &AgentId, day: &Day) -> rusqlite::Result<Rece
         gaps: found.gaps,
         reasons,
         unreadable: found.unreadable,
+        corrected: found.corrected,
+        undated: found.undated,
         conflicts,
         told_ms,
     })
@@ -216,12 +225,16 @@ fn receipt(db: &Connection, agent: &AgentId, day: &Day) -> rusqlite::Result<Rece
 fn seen(db: &Connection, agent: &AgentId, day: &Day) -> rusqlite::Result<Found> {
     let mut found = Found::default();
     let until_ms = day.to_ms.saturating_add(LATE_DAYS * 86_400_000);
-    // what was captured on a day has arrived since it began: the index on arrival bounds the scan
+    // what was captured on a day has arrived since it began: the index on arrival bounds the scan;
+    // of an unconfirmed clock without a correction, only the arrival is certain
     let mut query = db.prepare_cached(
-        "SELECT stream, count(*), sum(readable = 0) FROM record
-         WHERE agent = ?1 AND received_ms >= ?2 AND received_ms < ?4
-           AND coalesce(wall_ms, received_ms) >= ?2 AND (?5 OR coalesce(wall_ms, received_ms) < ?3)
-         GROUP BY stream",
+        "SELECT stream, count(*), sum(readable = 0), sum(corrected_ms IS NOT NULL),
+           sum(quality IS 'unconfirmed' AND corrected_ms IS NULL)
+         FROM (SELECT *, CASE WHEN corrected_ms IS NOT NULL THEN corrected_ms
+                 WHEN wall_ms IS NULL OR quality IS 'unconfirmed' THEN received_ms
+                 ELSE wall_ms END AS best_ms
+               FROM record WHERE agent = ?1 AND received_ms >= ?2 AND received_ms < ?4)
+         WHERE best_ms >= ?2 AND (?5 OR best_ms < ?3) GROUP BY stream",
     )?;
     // a clock that runs ahead may say tomorrow already
     let open_end = !day.ended;
@@ -235,6 +248,8 @@ fn seen(db: &Connection, agent: &AgentId, day: &Day) -> rusqlite::Result<Found> 
     while let Some(r) = rows.next()? {
         found.per.entry(r.get(0)?).or_default().stored = count(r, 1)?;
         found.unreadable += count(r, 2)?;
+        found.corrected += count(r, 3)?;
+        found.undated += count(r, 4)?;
     }
     if !day.ended {
         queued(db, agent, &mut found)?;
