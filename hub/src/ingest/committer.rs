@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::context::Context;
 use super::{CommittedRecord, IngestError, Notice, answer};
+use crate::crash::{self, Point};
 use crate::gate::Charge;
 use crate::store::{Commit, Outcome, RecordKey, Store, StoreError, Write};
 
@@ -263,6 +264,7 @@ async fn settle(
         });
         // Before the acks, which tell what is still spooled.
         let _ = removal.await;
+        crash::here(Point::Unspooled);
     }
     for (agent, (new_epoch, lanes)) in acks {
         context.ack(&agent, new_epoch, lanes);

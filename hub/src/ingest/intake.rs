@@ -20,6 +20,7 @@ use super::context::Context;
 use super::prepare::{Prepared, prepare};
 use super::spool::Added;
 use super::{IngestError, refused};
+use crate::crash::{self, Point};
 use crate::gate::Charge;
 use crate::media::{Media, MediaError};
 use crate::store::{LaneKey, MAX_SEQ, RecordKey, Store, Write};
@@ -216,6 +217,7 @@ impl Worker {
                 self.context.ack(&key.lane.agent, false, Vec::new());
             };
         }
+        crash::here(Point::MediaDurable);
         let entry = Entry::new(Write::Record(Box::new(ready.new)), charge);
         self.commit(entry.spooled(spooled.then_some(key))).await;
     }

@@ -28,6 +28,8 @@ mod prepare;
 mod reread;
 mod spool;
 mod stuck;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
