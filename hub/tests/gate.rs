@@ -462,7 +462,7 @@ async fn stopping_ends_everything() {
     let mut agent = world.connect("rsud").await;
     world.stop.cancel();
     agent.ended().await;
-    assert!(soon(world.arrivals.recv()).await.is_none());
+    assert!(soon(world.arrivals().recv()).await.is_none());
     assert!(matches!(soon(world.running).await, Ok(Ok(()))));
 }
 

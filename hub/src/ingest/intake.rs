@@ -164,7 +164,9 @@ impl Worker {
             Ok(Added::Progress(received)) => self.context.ack_part(&key, received),
             Ok(Added::Whole) => self.spooled(key, total, charge).await,
             Err(error) => {
-                self.context.media_trouble(Some(format!("spool: {error}")));
+                let error = MediaError::from(&error);
+                let trouble = (format!("spool: {error}"), (&error).into());
+                self.context.media_trouble(Some(trouble));
                 self.context.ack(&key.lane.agent, false, Vec::new());
             }
         }
@@ -206,7 +208,8 @@ impl Worker {
         if let Some((path, bytes)) = ready.file
             && let Err(error) = self.context.media.put(&path, bytes).await
         {
-            self.context.media_trouble(Some(error.to_string()));
+            self.context
+                .media_trouble(Some((error.to_string(), (&error).into())));
             if let MediaError::Full(_) | MediaError::Io(_) = error {
                 metrics::counter!("scc_ingest_media_failed_total").increment(1);
             }

@@ -5,6 +5,8 @@ use askama::Template;
 use scc_common::clock::WallMs;
 use scc_common::record::State;
 
+use crate::ingest::TroubleKind;
+
 use super::page::Part;
 use super::session::Viewer;
 use super::text::T;
@@ -21,12 +23,20 @@ pub(crate) enum What {
     Record,
     /// Pictures and video are paused.
     Media,
+    /// The database stores everything and takes long for it.
+    Slow,
 }
 
 impl What {
     /// Each of them, for a test that every one has its words.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 4] = [Self::Intake, Self::Database, Self::Record, Self::Media];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Intake,
+        Self::Database,
+        Self::Record,
+        Self::Media,
+        Self::Slow,
+    ];
 
     /// Whether nothing new at all is stored, so that what is on screen is of the past.
     pub(crate) const fn is_blind(self) -> bool {
@@ -49,6 +59,7 @@ impl What {
             Self::Database => "database",
             Self::Record => "record",
             Self::Media => "media",
+            Self::Slow => "slow",
         }
     }
 }
@@ -59,8 +70,20 @@ pub(crate) struct HubTrouble {
     pub(crate) what: What,
     /// What the system said, English; for operators.
     pub(crate) why: String,
+    pub(crate) kind: TroubleKind,
     /// None: not known.
     pub(crate) since_ms: Option<WallMs>,
+}
+
+impl HubTrouble {
+    /// The key of what an operator does about it: by its kind where that says more than what it is.
+    pub(crate) fn remedy(&self) -> String {
+        let what = self.what.name();
+        match (self.what, self.kind.name()) {
+            (What::Database, Some(kind)) => format!("hub-{what}-remedy-{kind}"),
+            _ => format!("hub-{what}-remedy"),
+        }
+    }
 }
 
 impl App {
@@ -70,6 +93,7 @@ impl App {
             return vec![HubTrouble {
                 what: What::Intake,
                 why: String::new(),
+                kind: TroubleKind::Other,
                 since_ms: None,
             }];
         }
@@ -78,12 +102,14 @@ impl App {
             (What::Database, &status.database),
             (What::Record, &status.record),
             (What::Media, &status.media),
+            (What::Slow, &status.slow),
         ];
         each.into_iter()
             .filter_map(|(what, trouble)| {
                 trouble.as_ref().map(|trouble| HubTrouble {
                     what,
                     why: trouble.why.clone(),
+                    kind: trouble.kind,
                     since_ms: Some(trouble.since_ms),
                 })
             })

@@ -106,7 +106,8 @@ pub(crate) struct World {
     serials: HashMap<String, u64>,
     pub(crate) address: SocketAddr,
     pub(crate) gate: Gate,
-    pub(crate) arrivals: Arrivals,
+    /// None once [`take_arrivals`](Self::take_arrivals) has given them away.
+    arrivals: Option<Arrivals>,
     pub(crate) running: JoinHandle<Result<(), GateError>>,
     pub(crate) stop: CancellationToken,
 }
@@ -148,7 +149,7 @@ impl World {
             serials: HashMap::new(),
             address: gate.address(),
             gate,
-            arrivals,
+            arrivals: Some(arrivals),
             running,
             stop,
         };
@@ -209,13 +210,24 @@ impl World {
         self.try_connect(name).await.unwrap()
     }
 
+    pub(crate) fn arrivals(&mut self) -> &mut Arrivals {
+        self.arrivals.as_mut().unwrap()
+    }
+
+    /// For whoever consumes them from now on.
+    pub(crate) fn take_arrivals(&mut self) -> Arrivals {
+        self.arrivals.take().unwrap()
+    }
+
     pub(crate) async fn arrived(&mut self) -> Arrived {
-        soon(self.arrivals.recv()).await.expect("the gate is open")
+        soon(self.arrivals().recv())
+            .await
+            .expect("the gate is open")
     }
 
     /// Long enough for whatever could come over the loopback.
     pub(crate) async fn nothing_arrives(&mut self) {
-        let next = tokio::time::timeout(Duration::from_millis(500), self.arrivals.recv()).await;
+        let next = tokio::time::timeout(Duration::from_millis(500), self.arrivals().recv()).await;
         assert!(next.is_err(), "{next:?}");
     }
 

@@ -444,6 +444,21 @@ impl Hub {
         .await;
     }
 
+    /// Where a gate would put what it lets in.
+    pub(crate) fn way_in(&self) -> mpsc::Sender<Arrived> {
+        self.up.clone()
+    }
+
+    /// Why ingest has ended by itself.
+    pub(crate) async fn ended(&mut self) -> IngestError {
+        let ended = tokio::time::timeout(PATIENCE, &mut self.task).await;
+        ended.expect("ingest ends").unwrap().unwrap_err()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
     /// Records of another agent, on its own topic.
     pub(crate) async fn records_of(
         &self,
@@ -451,12 +466,9 @@ impl Hub {
         lane: Lane,
         records: impl IntoIterator<Item = (Seq, Vec<u8>)>,
     ) {
-        let records = records.into_iter().map(|(seq, body)| record(seq, body));
-        let who = AgentId::new(who).unwrap();
-        let msg = UpMessage::Records(batch(lane, Vec::new(), records.collect()));
         let arrived = Arrived {
-            agent: who.clone(),
-            payload: Up::new(who, msg).encode().into(),
+            agent: AgentId::new(who).unwrap(),
+            payload: payload_of(who, lane, records).into(),
             charge: Charge::default(),
         };
         self.up.send(arrived).await.expect("ingest runs");
@@ -578,6 +590,17 @@ impl Hub {
         self.until(|_| answer().is_some()).await;
         answer().unwrap()
     }
+}
+
+/// A payload with these records of this agent.
+pub(crate) fn payload_of(
+    who: &str,
+    lane: Lane,
+    records: impl IntoIterator<Item = (Seq, Vec<u8>)>,
+) -> Vec<u8> {
+    let records = records.into_iter().map(|(seq, body)| record(seq, body));
+    let msg = UpMessage::Records(batch(lane, Vec::new(), records.collect()));
+    Up::new(AgentId::new(who).unwrap(), msg).encode()
 }
 
 /// One valid payload of each kind, to be damaged.
