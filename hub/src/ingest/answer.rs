@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use scc_common::id::AgentId;
-use scc_common::wire::{Answer, DownMessage, Hello, LaneAnswer, LaneOffer};
+use scc_common::wire::{Answer, DownMessage, Hello, LaneAnswer, LaneOffer, Mark};
 
 use super::context::{Context, lock};
 use crate::store::{LaneKey, StoreError};
@@ -74,5 +74,6 @@ async fn lane(
         from: want.from,
         missing: want.missing,
         parts: context.spool.progress(&key),
+        mark: want.mark.map(|(seq, sum)| Mark { seq, sum }),
     })
 }

@@ -115,7 +115,12 @@ impl Stage {
     /// All agents send what three pools would hold, each payload once.
     async fn flood(&mut self) {
         for (i, name) in self.names.iter().enumerate() {
-            let Agent { client, mut events } = self.world.connect(name).await;
+            let mut options = self.world.options(name, name);
+            // a gate that does not read does not answer pings either
+            options.set_keep_alive(Duration::from_secs(300));
+            let mut agent = Agent::new(options);
+            agent.connected().await.unwrap();
+            let Agent { client, mut events } = agent;
             let topic = format!("scc/up/{name}");
             let payloads: Vec<Vec<u8>> = (0..PAYLOADS)
                 .map(|n| {
@@ -134,9 +139,13 @@ impl Stage {
             });
             let acked = Arc::clone(&self.acked);
             self.tasks.spawn(async move {
-                while let Ok(event) = events.poll().await {
-                    if let Event::Incoming(Packet::PubAck(_)) = event {
-                        acked.fetch_add(1, Ordering::SeqCst);
+                loop {
+                    match events.poll().await {
+                        Ok(Event::Incoming(Packet::PubAck(_))) => {
+                            acked.fetch_add(1, Ordering::SeqCst);
+                        }
+                        Ok(_) => {}
+                        Err(error) => return println!("an agent's connection has ended: {error}"),
                     }
                 }
             });
@@ -175,7 +184,18 @@ impl Stage {
 
     async fn all_arrives(&self) {
         let expected = AGENTS * PAYLOADS * RECORDS;
-        self.hub.until(|_| self.rows() >= expected).await;
+        let arrived = async {
+            while self.rows() < expected {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let arrived = tokio::time::timeout(Duration::from_secs(90), arrived).await;
+        let acked = self.acked.load(Ordering::SeqCst) * RECORDS;
+        assert!(
+            arrived.is_ok(),
+            "{acked} let in, {} of {expected} stored",
+            self.rows()
+        );
         assert_eq!(self.rows(), expected);
         let distinct = "SELECT count(*) FROM (SELECT DISTINCT agent, seq FROM record)";
         assert_eq!(
