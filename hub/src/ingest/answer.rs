@@ -68,6 +68,7 @@ async fn lane(
     if want.gone > 0 {
         tracing::warn!(%agent, stream = %want.stream, files = want.gone, "media files are missing; asking for their records again");
     }
+    lock(&context.owed).asked(&key, &want.missing);
     Ok(LaneAnswer {
         epoch: want.epoch,
         stream: want.stream,

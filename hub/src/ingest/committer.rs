@@ -8,17 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scc_common::id::AgentId;
-use scc_common::wire::{Hello, LaneAck};
+use scc_common::wire::{Hello, LaneAck, SeqRange};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
+use super::context::{Context, lock};
 use super::{CommittedRecord, IngestError, Notice, answer};
 use crate::crash::{self, Point};
 use crate::gate::Charge;
-use crate::store::{Commit, Outcome, RecordKey, Store, StoreError, Write};
+use crate::store::{Commit, LaneKey, Outcome, RecordKey, Store, StoreError, Write};
 
 /// Writes that wait for the next transaction.
 pub(super) const QUEUE: usize = 1_000;
@@ -219,6 +219,34 @@ fn refused(context: &Context, write: &Write, why: &str) {
     context.stuck(write, format!("{what} cannot be stored: {why}"));
 }
 
+/// What was asked for is here, or will not come.
+fn settle_owed(context: &Context, write: &Write) {
+    let mut owed = lock(&context.owed);
+    let mut one = |key: &RecordKey| {
+        let range = SeqRange {
+            first: key.seq,
+            last: key.seq,
+        };
+        owed.settled(&key.lane, range);
+    };
+    match write {
+        Write::Record(new) | Write::Imported { new, .. } => one(&new.key),
+        Write::Seen { key, .. } => one(key),
+        Write::Gaps { agent, gaps, .. } => {
+            for gap in gaps {
+                let lane = LaneKey {
+                    agent: agent.clone(),
+                    epoch: gap.epoch,
+                    stream: gap.stream,
+                };
+                owed.settled(&lane, gap.range);
+            }
+        }
+        // the answer to a hello tells anew what is owed
+        Write::Hello { .. } | Write::Again(_) => {}
+    }
+}
+
 /// The transaction is durable: acknowledges, answers, tells, and lets go.
 async fn settle(
     context: &Arc<Context>,
@@ -231,6 +259,9 @@ async fn settle(
         _ => None,
     });
     context.unstick(&commit.lanes, hellos);
+    for entry in &done {
+        settle_owed(context, &entry.write);
+    }
     let mut acks: BTreeMap<AgentId, (bool, Vec<LaneAck>)> = BTreeMap::new();
     for (agent, lane) in commit.lanes {
         acks.entry(agent).or_default().1.push(lane);

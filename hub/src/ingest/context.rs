@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::committer::Entry;
+use super::owed::Owed;
 use super::reread;
 use super::spool::Spool;
 use super::stuck::Stuck;
@@ -41,6 +42,8 @@ pub(super) struct Context {
     pub(super) looked_for: Mutex<HashSet<LaneKey>>,
     /// Newest watermarks, for acks of parts.
     watermarks: Mutex<HashMap<LaneKey, Seq>>,
+    /// Asked for in answers and not here yet.
+    pub(super) owed: Mutex<Owed>,
     /// What cannot be stored in any form.
     stuck: Mutex<Stuck>,
 }
@@ -76,6 +79,7 @@ impl Context {
             met: Mutex::default(),
             looked_for: Mutex::default(),
             watermarks: Mutex::default(),
+            owed: Mutex::default(),
             stuck: Mutex::default(),
         }
     }
@@ -117,8 +121,9 @@ impl Context {
             };
             lane.parts = self.spool.progress(&key);
             if lane.stream.is_media() {
-                lock(&self.watermarks).insert(key, lane.watermark);
+                lock(&self.watermarks).insert(key.clone(), lane.watermark);
             }
+            lock(&self.owed).spare(&key, lane);
         }
         self.send(agent, new_epoch, DownMessage::Ack(Ack { lanes }));
     }
@@ -126,7 +131,7 @@ impl Context {
     /// Acknowledges that so many bytes of a large record are spooled.
     pub(super) fn ack_part(&self, key: &RecordKey, received: u32) {
         let watermark = lock(&self.watermarks).get(&key.lane).copied().unwrap_or(0);
-        let lane = LaneAck {
+        let mut lane = LaneAck {
             epoch: key.lane.epoch,
             stream: key.lane.stream,
             watermark,
@@ -136,6 +141,7 @@ impl Context {
                 received,
             }],
         };
+        lock(&self.owed).spare(&key.lane, &mut lane);
         let lanes = vec![lane];
         self.send(&key.lane.agent, false, DownMessage::Ack(Ack { lanes }));
     }

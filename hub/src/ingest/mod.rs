@@ -24,6 +24,7 @@ mod context;
 pub mod import;
 mod intake;
 mod notice;
+mod owed;
 mod prepare;
 mod reread;
 mod spool;

@@ -203,3 +203,42 @@ async fn what_no_agent_holds_any_longer_is_a_gap_with_reason_and_date() {
         .await
         .expect("punches are missing");
 }
+
+/// Rows whose files are gone: the folder of the media was not in the backup. All of them come again,
+/// although the hub's watermark lies above them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_restored_without_its_media_gets_every_picture_again() {
+    let (mut site, hub) = Site::start().await;
+    let address = hub.address;
+    for _ in 0..12 {
+        site.still(45_000).await;
+    }
+    site.segment(300_000).await;
+    site.delivered().await;
+    drop(hub);
+    ended(address).await;
+    let folder = site.dir.path().join("media");
+    std::fs::remove_dir_all(&folder).unwrap();
+    let _hub = Hub::start(site.dir.path(), address).await;
+    let media = Media::open(&folder).unwrap();
+    let database = site.dir.path().join("hub.sqlite");
+    let sql = rusqlite::Connection::open(database).unwrap();
+    let mut files = sql
+        .prepare("SELECT media FROM record WHERE media IS NOT NULL")
+        .unwrap();
+    let files: Vec<String> = files
+        .query_map([], |r| r.get(0))
+        .unwrap()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(files.len(), 13);
+    let all = async {
+        while !files.iter().all(|file| media.is_there(file)) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, all)
+        .await
+        .expect("pictures are missing");
+    site.delivered().await;
+}
