@@ -36,7 +36,7 @@ use vfs::{Disk, the_disk_is};
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
 const AGENTS: usize = 22;
-const PAYLOADS: usize = 30;
+const PAYLOADS: usize = 20;
 const RECORDS: usize = 4;
 /// With the rest a payload of 60 KB, as a backlog comes.
 const BODY: usize = 15_000;
@@ -88,7 +88,8 @@ impl Stage {
         let mut of_world: Vec<&str> = names.iter().map(String::as_str).collect();
         of_world.push("rsud");
         let mut world = World::open(&of_world).await;
-        let hub = Hub::start().await;
+        let mut hub = Hub::start().await;
+        hub.hear_no_notices();
         let way_in = hub.way_in();
         let mut tasks = JoinSet::new();
         let mut arrivals = world.take_arrivals();
@@ -112,7 +113,7 @@ impl Stage {
         }
     }
 
-    /// All agents send what three pools would hold, each payload once.
+    /// All agents send more than the pool holds, each payload once.
     async fn flood(&mut self) {
         for (i, name) in self.names.iter().enumerate() {
             let mut options = self.world.options(name, name);
@@ -226,9 +227,7 @@ impl Stage {
         assert_eq!(self.hub.watermark(EVENTS), 1, "acknowledged and not stored");
         assert_eq!(self.hub.last_down().unwrap().permission, 0);
         assert_eq!(metric("scc_ingest_held_up{by=\"database\"}"), Some(1.0));
-        let used = metric("scc_gate_pool_used_bytes").unwrap();
-        println!("{kind:?}: {in_flight} bytes in flight, the pool says {used}");
-        assert!(used <= POOL as f64);
+        println!("{kind:?}: {in_flight} bytes in flight");
     }
 
     /// The record that [`held_up`](Self::held_up) left waiting is acknowledged, and then taken out of

@@ -407,6 +407,11 @@ impl Hub {
         self.downs.said.lock().unwrap().clear();
     }
 
+    /// Nobody listens any longer: a notice that nobody reads keeps its payload's room at the gate.
+    pub(crate) fn hear_no_notices(&mut self) {
+        self.notices = broadcast::channel(1).1;
+    }
+
     pub(crate) async fn notice(&mut self) -> Arc<Notice> {
         let heard = tokio::time::timeout(PATIENCE, self.notices.recv()).await;
         heard.expect("a notice comes").unwrap()
