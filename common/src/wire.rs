@@ -354,6 +354,20 @@ pub struct LaneAnswer {
     pub missing: Vec<SeqRange>,
     /// Large records that are already spooled in part.
     pub parts: Vec<PartAck>,
+    /// The highest record that is stored among those that the agent holds. If the agent has another
+    /// body under this number, what is stored is of another card with the same epoch: a clone of its
+    /// card, which has gone on counting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+}
+
+/// A number and the checksum of what stands under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The number.
+    pub seq: Seq,
+    /// Checksum of the whole body.
+    pub sum: Checksum,
 }
 
 /// What has been committed. Cumulative and repeatable, so a lost one does no harm.

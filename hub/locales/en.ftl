@@ -113,6 +113,8 @@ broken-record-title = The page could not be loaded
 broken-record-text = Some data from a site cannot be stored at the hub yet and waits in its box. Tell the administrator this and the code.
 broken-media-title = The page could not be loaded
 broken-media-text = The hub's picture disk is full or failing. Punches and events are still received; pictures follow later. Tell the administrator this and the code.
+broken-slow-title = The page could not be loaded
+broken-slow-text = The hub is slow at storing data; nothing is lost. Try again in a moment, or tell the administrator this code.
 technical = technical details
 error-code = Code { $code }
 
@@ -170,6 +172,10 @@ hub-intake-remedy = If this lasts longer than a minute, look at the service scc-
 hub-database = The hub cannot store new data
 hub-database-what = Numbers and pictures on this page stopped at that moment. Data stays in the boxes at the sites and follows later; nothing is lost, and this counts against no site.
 hub-database-remedy = Check the room and the health of the database's disk on the hub's machine.
+hub-database-remedy-locked = Another program on the hub's machine holds the database (sqlite3, a backup tool): close it; receiving goes on by itself.
+hub-database-remedy-full = Make room on the database's disk on the hub's machine; receiving goes on by itself.
+hub-database-remedy-failing = The database's disk on the hub's machine fails or cannot be written: look at the disk (journalctl -k). Once it is well, receiving goes on by itself.
+hub-database-remedy-damaged = The database is damaged: restore the last backup (operators' guide, section 8). What came after it is sent again by the boxes at the sites.
 hub-record = Some data cannot be stored yet
 hub-record-what = The hub's database refuses part of what was sent. What is refused stays in the box at its site and is sent again; nothing is lost, and everything else is still received.
 hub-record-remedy = This is a defect of the program: pass the technical details below on to the developers. Do not clear the box at the site.
@@ -179,6 +185,9 @@ hub-media-remedy = Make room on the hub's picture disk; receiving goes on by its
 hub-missing = Data is missing at the hub
 hub-missing-what = The boxes' daily count is higher than what the database holds: data that had been received is no longer there. No site is to blame.
 hub-missing-remedy = Sites and days are in the technical details. Leave the boxes on: what their cards still hold is asked for again when they next connect. Check the health of the hub's disk, and who has opened the database.
+hub-slow = The hub is slow at storing data
+hub-slow-what = Everything is received and nothing is lost, but what is new is shown late.
+hub-slow-remedy = The database's disk on the hub's machine is slow: look at its health and at other programs that use it (a backup, copying).
 
 # sites
 all-sites = All sites
@@ -222,6 +231,7 @@ way-hub-database = cannot store
 way-hub-record = part not stored yet
 way-hub-media = pictures held back
 way-hub-missing = has lost data
+way-hub-slow = slow at storing
 no-picture-yet = Has never sent a picture
 taken-at = taken { $time }
 stale-at = old · { $time }

@@ -107,6 +107,8 @@ broken-record-title = Halaman gagal dimuat
 broken-record-text = Sebagian data dari lokasi belum dapat disimpan di pusat dan menunggu di kotaknya. Sampaikan ini dan kodenya kepada administrator.
 broken-media-title = Halaman gagal dimuat
 broken-media-text = Disk gambar di pusat penuh atau rusak. Absensi dan kejadian tetap diterima; gambar menyusul. Sampaikan ini dan kodenya kepada administrator.
+broken-slow-title = Halaman gagal dimuat
+broken-slow-text = Pusat lambat menyimpan data; tidak ada yang hilang. Coba lagi sebentar, atau sampaikan kode ini kepada administrator.
 technical = rincian teknis
 error-code = Kode { $code }
 
@@ -152,6 +154,10 @@ hub-intake-remedy = Bila lebih dari satu menit, periksa layanan scc-hub.service 
 hub-database = Pusat tidak dapat menyimpan data baru
 hub-database-what = Angka dan gambar di halaman ini berhenti di saat itu. Data tetap di kotak lokasi dan menyusul; tidak ada yang hilang, dan ini tidak dihitung kepada lokasi mana pun.
 hub-database-remedy = Periksa ruang dan kesehatan disk basis data di mesin pusat.
+hub-database-remedy-locked = Program lain di mesin pusat memegang basis data (sqlite3, alat cadangan): tutup program itu; penerimaan berlanjut sendiri.
+hub-database-remedy-full = Beri ruang pada disk basis data di mesin pusat; penerimaan berlanjut sendiri.
+hub-database-remedy-failing = Disk basis data di mesin pusat gagal atau tidak dapat ditulisi: periksa disknya (journalctl -k). Bila sudah baik, penerimaan berlanjut sendiri.
+hub-database-remedy-damaged = Basis data rusak: pulihkan cadangan terakhir (panduan pengendali, bagian 8). Catatan sesudahnya dikirim ulang oleh kotak lokasi.
 hub-record = Sebagian data belum dapat disimpan
 hub-record-what = Basis data di pusat menolak sebagian data yang dikirim. Yang ditolak tetap di kotak lokasi dan dikirim lagi; tidak ada yang hilang, dan yang lain tetap diterima.
 hub-record-remedy = Ini cacat program: sampaikan rincian teknis di bawah kepada pengembang. Jangan mengosongkan kotak lokasi.
@@ -161,6 +167,9 @@ hub-media-remedy = Beri ruang pada disk gambar di mesin pusat; penerimaan berlan
 hub-missing = Ada data yang hilang di pusat
 hub-missing-what = Hitungan harian kotak lokasi lebih besar daripada isi basis data: data yang sudah pernah diterima tidak ada lagi. Ini bukan kesalahan lokasi.
 hub-missing-remedy = Lokasi dan hari ada di rincian teknis. Biarkan kotak lokasi menyala: yang masih ada di kartunya diminta lagi saat ia tersambung kembali. Periksa kesehatan disk pusat dan siapa yang membuka basis data.
+hub-slow = Pusat lambat menyimpan data
+hub-slow-what = Semua data tetap diterima dan tidak ada yang hilang, tetapi yang baru tampil terlambat.
+hub-slow-remedy = Disk basis data di mesin pusat lambat: periksa kesehatannya dan program lain yang memakainya (cadangan, penyalinan).
 
 # lokasi
 all-sites = Semua lokasi
@@ -204,6 +213,7 @@ way-hub-database = tidak dapat menyimpan
 way-hub-record = sebagian belum tersimpan
 way-hub-media = gambar ditahan
 way-hub-missing = kehilangan data
+way-hub-slow = lambat menyimpan
 no-picture-yet = Belum pernah mengirim gambar
 taken-at = diambil { $time }
 stale-at = lama · { $time }

@@ -57,8 +57,8 @@ pub(super) struct LaneState {
     told: RangeSet,
     /// How often another lane was served while this one could have been.
     pub(super) passed_over: u32,
-    /// The hub knows numbers here that this buffer has not given yet: the card went back in time or
-    /// was copied. What the hub calls stored may be other records under the same numbers.
+    /// The hub knows numbers here that this buffer has not given yet, or other bodies under those that
+    /// it has: the card went back in time or was copied. What the hub calls stored may be other records under the same numbers.
     pub(super) suspect: bool,
     last_commit: (Seq, Vec<SeqRange>),
 }
@@ -83,12 +83,14 @@ impl LaneState {
     }
 
     /// A lane of the hello, as the hub wants it. `unacknowledged` is how many records of it the
-    /// buffer still counts as backlog; it matters only for a suspect lane.
+    /// buffer still counts as backlog; it matters only for a suspect lane. `foreign`: under the number
+    /// of the answer's mark this buffer has another body.
     pub(super) fn answered(
         offer: &LaneOffer,
         told: RangeSet,
         answer: Option<&LaneAnswer>,
         unacknowledged: u64,
+        foreign: bool,
     ) -> Self {
         let mut lane = Self::fresh(offer.next);
         lane.told = told;
@@ -100,7 +102,7 @@ impl LaneState {
             last: Seq::MAX,
         });
         lane.resume = answer.parts.iter().map(|p| (p.seq, p.received)).collect();
-        if answer.from > offer.next {
+        if foreign || answer.from > offer.next {
             lane.suspect = true;
             lane.want.insert(SeqRange {
                 first: offer.next.saturating_sub(unacknowledged).max(1),
@@ -296,6 +298,7 @@ mod tests {
                 })
                 .collect(),
             parts: Vec::new(),
+            mark: None,
         }
     }
 
@@ -310,7 +313,7 @@ mod tests {
     }
 
     fn lane(next: Seq, answer: &LaneAnswer) -> LaneState {
-        LaneState::answered(&offer(next), RangeSet::default(), Some(answer), 0)
+        LaneState::answered(&offer(next), RangeSet::default(), Some(answer), 0, false)
     }
 
     #[test]
@@ -340,10 +343,26 @@ mod tests {
         );
     }
 
+    /// A clone of the card has delivered as many records as this one has taken, or fewer.
+    #[test]
+    fn a_lane_in_which_the_hub_has_other_bodies_proves_nothing() {
+        for from in [61, 55] {
+            let answer = answer(from, &[]);
+            let lane =
+                LaneState::answered(&offer(61), RangeSet::default(), Some(&answer), 10, true);
+            assert_eq!(lane.proven(&answer), None);
+            let wanted = SeqRange {
+                first: 51,
+                last: 60,
+            };
+            assert_eq!(lane.wanted(), Some(wanted));
+        }
+    }
+
     #[test]
     fn a_lane_that_the_hub_knows_better_than_we_do_proves_nothing() {
         let answer = answer(101, &[]);
-        let lane = LaneState::answered(&offer(61), RangeSet::default(), Some(&answer), 10);
+        let lane = LaneState::answered(&offer(61), RangeSet::default(), Some(&answer), 10, false);
         assert!(lane.suspect);
         assert_eq!(lane.proven(&answer), None);
         assert_eq!(

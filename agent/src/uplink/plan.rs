@@ -104,7 +104,8 @@ impl Plan {
     }
 
     /// The hub answered: makes the lanes anew. `known`: the epochs that the buffer had when it
-    /// asked. Returns what the buffer may be told of them.
+    /// asked. `foreign`: lanes in which the hub has other bodies than this buffer. Returns what the
+    /// buffer may be told of them.
     pub(super) fn begin(
         &mut self,
         current: Epoch,
@@ -112,6 +113,7 @@ impl Plan {
         offers: &[LaneOffer],
         answer: &Answer,
         stat: &[LaneHealth],
+        foreign: &BTreeSet<Lane>,
     ) -> Vec<Verdict> {
         self.lanes.clear();
         self.current = Some(current);
@@ -125,11 +127,12 @@ impl Plan {
                 .find(|l| of(l.epoch, l.stream))
                 .map_or(0, |l| l.records);
             let told = RangeSet::of(offer.gaps.iter().map(|g| g.range));
-            let state = LaneState::answered(offer, told, answered, unacknowledged);
             let lane = Lane {
                 epoch: offer.epoch,
                 stream: offer.stream,
             };
+            let foreign = foreign.contains(&lane);
+            let state = LaneState::answered(offer, told, answered, unacknowledged, foreign);
             if let Some(answer) = answered {
                 verdicts.push(Verdict {
                     lane,
@@ -151,7 +154,8 @@ impl Plan {
             .any(|lane| !self.known.contains(&lane.epoch))
     }
 
-    /// Whether the hub knows numbers of the current epoch that this buffer has not given yet.
+    /// Whether the hub knows numbers of the current epoch that this buffer has not given yet, or other
+    /// bodies under them.
     pub(super) fn is_copied(&self) -> bool {
         self.lanes
             .iter()

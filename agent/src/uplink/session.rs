@@ -332,15 +332,35 @@ impl<'a, S: Store> Session<'a, S> {
         self.plan.pause(down.paused.clone());
     }
 
+    /// Lanes with backlog in which the hub has another body under a number of ours: a clone of this
+    /// card has gone on counting, and the hub's word that a number is stored says nothing of our record.
+    async fn foreign(&self, answer: &Answer) -> Result<BTreeSet<Lane>, End> {
+        let mut foreign = BTreeSet::new();
+        for lane in &answer.lanes {
+            let of = |l: &&LaneHealth| (l.epoch, l.stream) == (lane.epoch, lane.stream);
+            let waits = self.stat.iter().find(of).is_some_and(|l| l.records > 0);
+            let Some(mark) = lane.mark.filter(|_| waits) else {
+                continue;
+            };
+            let range = SeqRange {
+                first: mark.seq,
+                last: mark.seq,
+            };
+            let lane = Lane {
+                epoch: lane.epoch,
+                stream: lane.stream,
+            };
+            let ours = self.given.store.read(lane, range, 1).await?;
+            if ours.iter().any(|record| record.sum != mark.sum) {
+                tracing::warn!(epoch = %lane.epoch, stream = %lane.stream, seq = mark.seq, "the hub has another record under this number");
+                foreign.insert(lane);
+            }
+        }
+        Ok(foreign)
+    }
+
     async fn answered(&mut self, down: &Down, answer: &Answer) -> Result<(), End> {
-        let Phase::Asking {
-            epoch,
-            epochs,
-            offers,
-            asked,
-            ..
-        } = &self.phase
-        else {
+        let Phase::Asking { epoch, asked, .. } = &self.phase else {
             return Ok(());
         };
         let (epoch, took) = (*epoch, asked.elapsed());
@@ -352,9 +372,13 @@ impl<'a, S: Store> Session<'a, S> {
         // ahead of the records: the hub dates them by what the answer has told of this boot
         self.now_due = true;
         self.stat = self.given.store.stat().await?;
+        let foreign = self.foreign(answer).await?;
+        let Phase::Asking { epochs, offers, .. } = &self.phase else {
+            return Ok(());
+        };
         let verdicts = self
             .plan
-            .begin(epoch, epochs.clone(), offers, answer, &self.stat);
+            .begin(epoch, epochs.clone(), offers, answer, &self.stat, &foreign);
         let young = !offers.iter().any(|o| o.epoch == epoch && o.next > 1);
         self.permit(down);
         self.phase = Phase::Flowing {

@@ -17,7 +17,7 @@ use scc_common::record::{
 };
 use scc_common::stream::Stream;
 use scc_common::wire::{
-    Ack, Answer, Down, DownMessage, Gap, GapReason, Hello, LaneAck, LaneAnswer, LaneOffer, Now,
+    Ack, Answer, Down, DownMessage, Gap, GapReason, Hello, LaneAck, LaneAnswer, LaneOffer, Mark, Now,
     Part, PartAck, Records, SeqRange, Still, Up, UpMessage, WIRE_VERSION, WireRecord,
 };
 use serde_bytes::ByteBuf;
@@ -131,6 +131,10 @@ pub fn samples() -> Vec<(Kind, Vec<u8>)> {
                 from: 1,
                 missing: vec![],
                 parts: parts.clone(),
+                mark: Some(Mark {
+                    seq: 1,
+                    sum: Checksum::of(b""),
+                }),
             }],
         }),
         DownMessage::Ack(Ack {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use scc_common::id::AgentId;
-use scc_common::wire::{Answer, DownMessage, Hello, LaneAnswer, LaneOffer};
+use scc_common::wire::{Answer, DownMessage, Hello, LaneAnswer, LaneOffer, Mark};
 
 use super::context::{Context, lock};
 use crate::store::{LaneKey, StoreError};
@@ -68,11 +68,13 @@ async fn lane(
     if want.gone > 0 {
         tracing::warn!(%agent, stream = %want.stream, files = want.gone, "media files are missing; asking for their records again");
     }
+    lock(&context.owed).asked(&key, &want.missing);
     Ok(LaneAnswer {
         epoch: want.epoch,
         stream: want.stream,
         from: want.from,
         missing: want.missing,
         parts: context.spool.progress(&key),
+        mark: want.mark.map(|(seq, sum)| Mark { seq, sum }),
     })
 }

@@ -8,15 +8,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scc_common::id::AgentId;
-use scc_common::wire::{Hello, LaneAck};
+use scc_common::wire::{Hello, LaneAck, SeqRange};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::context::Context;
+use super::context::{Context, lock};
 use super::{CommittedRecord, IngestError, Notice, answer};
+use crate::crash::{self, Point};
 use crate::gate::Charge;
-use crate::store::{Commit, Outcome, RecordKey, Store, StoreError, Write};
+use crate::store::{Commit, LaneKey, Outcome, RecordKey, Store, StoreError, Write};
 
 /// Writes that wait for the next transaction.
 pub(super) const QUEUE: usize = 1_000;
@@ -26,6 +28,9 @@ const BATCH: usize = 500;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// A commit that takes so long is slow: agents with much to send wait for it, punches come late.
+const SLOW: Duration = Duration::from_millis(300);
 
 /// One write on its way, with what is owed when it is durable.
 pub(super) struct Entry {
@@ -77,6 +82,7 @@ pub(super) async fn run(
     let mut pending: VecDeque<Entry> = VecDeque::new();
     let mut answers = JoinSet::new();
     let mut wait = FIRST_WAIT;
+    let mut pace = Pace::default();
     loop {
         if pending.is_empty() {
             match queue.recv().await {
@@ -91,19 +97,21 @@ pub(super) async fn run(
         }
         while answers.try_join_next().is_some() {}
         let writes = pending.iter().map(|e| Arc::clone(&e.write)).collect();
+        let begun = Instant::now();
         match context.store.commit(writes).await {
             Ok(commit) => {
                 wait = FIRST_WAIT;
                 context.database(None);
+                context.slow(pace.took(begun.elapsed()));
                 let done = pending.drain(..commit.outcomes.len()).collect();
                 settle(&context, commit, done, &mut answers).await;
             }
-            Err(StoreError::Closed) => return Err(StoreError::Closed.into()),
+            Err(error @ (StoreError::Closed | StoreError::Gone(_))) => return Err(error.into()),
             Err(StoreError::Refused(_) | StoreError::Sql(_)) => {
                 one_by_one(&context, &mut pending, &mut answers).await?;
             }
             Err(error) => {
-                context.database(Some(error.to_string()));
+                context.database(Some((error.to_string(), (&error).into())));
                 tokio::select! {
                     () = stop.cancelled() => return Ok(()),
                     () = tokio::time::sleep(wait) => {}
@@ -114,6 +122,27 @@ pub(super) async fn run(
     }
     while answers.join_next().await.is_some() {}
     Ok(())
+}
+
+/// How long commits take, smoothed: one slow commit is no trouble.
+#[derive(Debug, Default)]
+struct Pace {
+    mean: Duration,
+    slow: bool,
+}
+
+impl Pace {
+    /// A commit took so long. Says what is wrong as long as commits are slow, which ends only when
+    /// they are twice as fast as that.
+    fn took(&mut self, took: Duration) -> Option<String> {
+        metrics::gauge!("scc_ingest_commit_seconds").set(took.as_secs_f64());
+        self.mean = (self.mean * 3 + took) / 4;
+        self.slow = self.mean > if self.slow { SLOW / 2 } else { SLOW };
+        self.slow.then(|| {
+            let (mean, slow) = (self.mean.as_millis(), SLOW.as_millis());
+            format!("a commit takes {mean} ms; more than {slow} ms is slow")
+        })
+    }
 }
 
 /// Something in the batch is more than the schema bears. It must not hold up the others: each is
@@ -127,7 +156,7 @@ async fn one_by_one(
     while let Some(mut entry) = pending.pop_front() {
         match in_any_form(&context.store, &mut entry.write).await {
             Ok(commit) => settle(context, commit, vec![entry], answers).await,
-            Err(StoreError::Closed) => return Err(StoreError::Closed.into()),
+            Err(error @ (StoreError::Closed | StoreError::Gone(_))) => return Err(error.into()),
             // Not acknowledged: the agent keeps it and sends it again.
             Err(StoreError::Refused(why) | StoreError::Sql(why)) => {
                 refused(context, &entry.write, &why);
@@ -191,6 +220,34 @@ fn refused(context: &Context, write: &Write, why: &str) {
     context.stuck(write, format!("{what} cannot be stored: {why}"));
 }
 
+/// What was asked for is here, or will not come.
+fn settle_owed(context: &Context, write: &Write) {
+    let mut owed = lock(&context.owed);
+    let mut one = |key: &RecordKey| {
+        let range = SeqRange {
+            first: key.seq,
+            last: key.seq,
+        };
+        owed.settled(&key.lane, range);
+    };
+    match write {
+        Write::Record(new) | Write::Imported { new, .. } => one(&new.key),
+        Write::Seen { key, .. } => one(key),
+        Write::Gaps { agent, gaps, .. } => {
+            for gap in gaps {
+                let lane = LaneKey {
+                    agent: agent.clone(),
+                    epoch: gap.epoch,
+                    stream: gap.stream,
+                };
+                owed.settled(&lane, gap.range);
+            }
+        }
+        // the answer to a hello tells anew what is owed
+        Write::Hello { .. } | Write::Again(_) => {}
+    }
+}
+
 /// The transaction is durable: acknowledges, answers, tells, and lets go.
 async fn settle(
     context: &Arc<Context>,
@@ -203,6 +260,9 @@ async fn settle(
         _ => None,
     });
     context.unstick(&commit.lanes, hellos);
+    for entry in &done {
+        settle_owed(context, &entry.write);
+    }
     let mut acks: BTreeMap<AgentId, (bool, Vec<LaneAck>)> = BTreeMap::new();
     for (agent, lane) in commit.lanes {
         acks.entry(agent).or_default().1.push(lane);
@@ -265,6 +325,7 @@ async fn settle(
         });
         // Before the acks, which tell what is still spooled.
         let _ = removal.await;
+        crash::here(Point::Unspooled);
     }
     for (agent, (new_epoch, lanes)) in acks {
         context.ack(&agent, new_epoch, lanes);
@@ -290,5 +351,23 @@ async fn settle(
                 drop(entry);
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_slow_commit_is_no_trouble_and_many_are_until_they_are_fast_again() {
+        let mut pace = Pace::default();
+        let (slow, fast) = (Duration::from_millis(500), Duration::from_millis(20));
+        assert_eq!(pace.took(slow), None);
+        assert_eq!(pace.took(fast), None);
+        let until = |pace: &mut Pace, took, is: bool| {
+            (1..20).find(|_| pace.took(took).is_some() == is).unwrap()
+        };
+        assert!(until(&mut pace, slow, true) >= 2);
+        assert!(until(&mut pace, fast, false) >= 2);
     }
 }

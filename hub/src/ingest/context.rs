@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::boot;
 use super::committer::Entry;
+use super::owed::Owed;
 use super::reread;
 use super::spool::Spool;
 use super::stuck::Stuck;
-use super::{Downlink, IngestError, Limits, Notice, PERMISSION, Status, Trouble};
+use super::{Downlink, IngestError, Limits, Notice, PERMISSION, Status, Trouble, TroubleKind};
 use crate::media::Media;
 use crate::store::{LaneKey, RecordKey, Store, Write};
 
@@ -42,6 +43,8 @@ pub(super) struct Context {
     pub(super) looked_for: Mutex<HashSet<LaneKey>>,
     /// Newest watermarks, for acks of parts.
     watermarks: Mutex<HashMap<LaneKey, Seq>>,
+    /// Asked for in answers and not here yet.
+    pub(super) owed: Mutex<Owed>,
     /// What cannot be stored in any form.
     stuck: Mutex<Stuck>,
 }
@@ -77,6 +80,7 @@ impl Context {
             met: Mutex::default(),
             looked_for: Mutex::default(),
             watermarks: Mutex::default(),
+            owed: Mutex::default(),
             stuck: Mutex::default(),
         }
     }
@@ -118,8 +122,9 @@ impl Context {
             };
             lane.parts = self.spool.progress(&key);
             if lane.stream.is_media() {
-                lock(&self.watermarks).insert(key, lane.watermark);
+                lock(&self.watermarks).insert(key.clone(), lane.watermark);
             }
+            lock(&self.owed).spare(&key, lane);
         }
         self.send(agent, new_epoch, DownMessage::Ack(Ack { lanes }));
     }
@@ -127,7 +132,7 @@ impl Context {
     /// Acknowledges that so many bytes of a large record are spooled.
     pub(super) fn ack_part(&self, key: &RecordKey, received: u32) {
         let watermark = lock(&self.watermarks).get(&key.lane).copied().unwrap_or(0);
-        let lane = LaneAck {
+        let mut lane = LaneAck {
             epoch: key.lane.epoch,
             stream: key.lane.stream,
             watermark,
@@ -137,6 +142,7 @@ impl Context {
                 received,
             }],
         };
+        lock(&self.owed).spare(&key.lane, &mut lane);
         let lanes = vec![lane];
         self.send(&key.lane.agent, false, DownMessage::Ack(Ack { lanes }));
     }
@@ -147,13 +153,27 @@ impl Context {
     }
 
     /// The database takes nothing, or takes again.
-    pub(super) fn database(&self, trouble: Option<String>) {
+    pub(super) fn database(&self, trouble: Option<(String, TroubleKind)>) {
         self.held_up(|status| &mut status.database, trouble, "database");
     }
 
     /// Pictures and video are paused, or no longer.
-    pub(super) fn media_trouble(&self, trouble: Option<String>) {
+    pub(super) fn media_trouble(&self, trouble: Option<(String, TroubleKind)>) {
         self.held_up(|status| &mut status.media, trouble, "media");
+    }
+
+    /// The database takes everything, and takes long for it; or no longer. Nothing waits that would not
+    /// wait anyhow, so agents are told nothing.
+    pub(super) fn slow(&self, trouble: Option<String>) {
+        let trouble = trouble.map(|why| (why, TroubleKind::Other));
+        if !self.change(|status| &mut status.slow, trouble.as_ref()) {
+            return;
+        }
+        match &trouble {
+            Some((why, _)) => tracing::warn!(why, "the database is slow"),
+            None => tracing::info!("the database is no longer slow"),
+        }
+        metrics::gauge!("scc_ingest_slow").set(f64::from(u8::from(trouble.is_some())));
     }
 
     /// This write is refused in every form; `why` names it.
@@ -197,14 +217,14 @@ impl Context {
     fn held_up(
         &self,
         field: impl Fn(&mut Status) -> &mut Option<Trouble>,
-        trouble: Option<String>,
+        trouble: Option<(String, TroubleKind)>,
         what: &str,
     ) {
-        if !self.change(field, trouble.as_deref()) {
+        if !self.change(field, trouble.as_ref()) {
             return;
         }
         match &trouble {
-            Some(why) => tracing::error!(what, why, "ingest is held up"),
+            Some((why, _)) => tracing::error!(what, why, "ingest is held up"),
             None => tracing::info!(what, "ingest goes on"),
         }
         metrics::gauge!("scc_ingest_held_up", "by" => what.to_owned())
@@ -215,11 +235,12 @@ impl Context {
     /// Something cannot be stored in any form, or nothing of the kind is left. It holds up nothing else,
     /// so agents are told nothing and no stream counts as held up.
     fn record(&self, trouble: Option<String>) {
-        if !self.change(|status| &mut status.record, trouble.as_deref()) {
+        let trouble = trouble.map(|why| (why, TroubleKind::Other));
+        if !self.change(|status| &mut status.record, trouble.as_ref()) {
             return;
         }
         match &trouble {
-            Some(why) => {
+            Some((why, _)) => {
                 tracing::error!(why, "something waits at its agent until it can be stored")
             }
             None => tracing::info!("nothing waits any longer for being impossible to store"),
@@ -231,15 +252,16 @@ impl Context {
     fn change(
         &self,
         field: impl Fn(&mut Status) -> &mut Option<Trouble>,
-        trouble: Option<&str>,
+        trouble: Option<&(String, TroubleKind)>,
     ) -> bool {
         let mut turned = false;
         let now = self.clock.wall_ms();
         self.status.send_if_modified(|status| {
             let field = field(status);
             turned = field.is_some() != trouble.is_some();
-            let next = trouble.map(|why| Trouble {
-                why: why.to_owned(),
+            let next = trouble.map(|(why, kind)| Trouble {
+                why: why.clone(),
+                kind: *kind,
                 since_ms: field.as_ref().map_or(now, |known| known.since_ms),
             });
             let changed = *field != next;
@@ -261,14 +283,18 @@ impl Context {
         let media = self.media.clone();
         let free = tokio::task::spawn_blocking(move || media.free_bytes()).await;
         let trouble = match free.ok().flatten() {
-            Some(free) if free < limits.media_reserve => Some(format!(
-                "{free} bytes are free; pictures and video wait until there are {}",
-                limits.media_reserve
+            Some(free) if free < limits.media_reserve => Some((
+                format!(
+                    "{free} bytes are free; pictures and video wait until there are {}",
+                    limits.media_reserve
+                ),
+                TroubleKind::Full,
             )),
             // A disk that failed, or is full for reasons that statvfs does not tell, must take a
             // file before it is trusted again.
             _ if self.status.borrow().media.is_some() => {
-                self.media.probe().await.err().map(|e| e.to_string())
+                let failed = self.media.probe().await.err();
+                failed.map(|e| (e.to_string(), (&e).into()))
             }
             _ => None,
         };

@@ -20,6 +20,7 @@ use super::context::Context;
 use super::prepare::{Prepared, prepare};
 use super::spool::Added;
 use super::{IngestError, refused};
+use crate::crash::{self, Point};
 use crate::gate::Charge;
 use crate::media::{Media, MediaError};
 use crate::store::{LaneKey, MAX_SEQ, RecordKey, Store, Write};
@@ -163,7 +164,9 @@ impl Worker {
             Ok(Added::Progress(received)) => self.context.ack_part(&key, received),
             Ok(Added::Whole) => self.spooled(key, total, charge).await,
             Err(error) => {
-                self.context.media_trouble(Some(format!("spool: {error}")));
+                let error = MediaError::from(&error);
+                let trouble = (format!("spool: {error}"), (&error).into());
+                self.context.media_trouble(Some(trouble));
                 self.context.ack(&key.lane.agent, false, Vec::new());
             }
         }
@@ -205,7 +208,8 @@ impl Worker {
         if let Some((path, bytes)) = ready.file
             && let Err(error) = self.context.media.put(&path, bytes).await
         {
-            self.context.media_trouble(Some(error.to_string()));
+            self.context
+                .media_trouble(Some((error.to_string(), (&error).into())));
             if let MediaError::Full(_) | MediaError::Io(_) = error {
                 metrics::counter!("scc_ingest_media_failed_total").increment(1);
             }
@@ -216,6 +220,7 @@ impl Worker {
                 self.context.ack(&key.lane.agent, false, Vec::new());
             };
         }
+        crash::here(Point::MediaDurable);
         let entry = Entry::new(Write::Record(Box::new(ready.new)), charge);
         self.commit(entry.spooled(spooled.then_some(key))).await;
     }

@@ -25,10 +25,13 @@ mod context;
 pub mod import;
 mod intake;
 mod notice;
+mod owed;
 mod prepare;
 mod reread;
 mod spool;
 mod stuck;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,7 +47,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::gate::{Arrived, Charge, Gate};
-use crate::media::Media;
+use crate::media::{Media, MediaError};
 use crate::store::{LaneKey, MAX_SEQ, RecordKey, Store, StoreError, Write};
 
 use committer::Entry;
@@ -75,6 +78,8 @@ pub struct Status {
     pub database: Option<Trouble>,
     /// Why pictures and video are paused; none while they are not.
     pub media: Option<Trouble>,
+    /// Why the database is slow although it takes everything; none while it is not.
+    pub slow: Option<Trouble>,
     /// What the database takes in no form and why, while it waits at its agent; none while there is
     /// nothing of the kind. Everything else goes on.
     pub record: Option<Trouble>,
@@ -87,6 +92,69 @@ pub struct Trouble {
     pub why: String,
     /// Since when.
     pub since_ms: WallMs,
+    /// What can be done about it.
+    pub kind: TroubleKind,
+}
+
+/// Kinds of trouble, by what a person can do about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TroubleKind {
+    /// Another process holds the database.
+    Locked,
+    /// No room.
+    Full,
+    /// The disk fails, or cannot be written.
+    Failing,
+    /// What is on the disk is damaged.
+    Damaged,
+    /// None of these.
+    #[default]
+    Other,
+}
+
+impl TroubleKind {
+    /// Each of them, for a test that every one has its words.
+    #[cfg(test)]
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Locked,
+        Self::Full,
+        Self::Failing,
+        Self::Damaged,
+        Self::Other,
+    ];
+
+    /// The end of its keys in the language files, if it has words of its own.
+    pub(crate) const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::Locked => Some("locked"),
+            Self::Full => Some("full"),
+            Self::Failing => Some("failing"),
+            Self::Damaged => Some("damaged"),
+            Self::Other => None,
+        }
+    }
+}
+
+impl From<&MediaError> for TroubleKind {
+    fn from(error: &MediaError) -> Self {
+        match error {
+            MediaError::Full(_) => Self::Full,
+            MediaError::Io(_) | MediaError::Root { .. } => Self::Failing,
+            MediaError::Missing(_) => Self::Other,
+        }
+    }
+}
+
+impl From<&StoreError> for TroubleKind {
+    fn from(error: &StoreError) -> Self {
+        match error {
+            StoreError::Busy(_) => Self::Locked,
+            StoreError::Full(_) => Self::Full,
+            StoreError::Io(_) => Self::Failing,
+            StoreError::Damaged(_) => Self::Damaged,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Numbers that a machine's size decides.

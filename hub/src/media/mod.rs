@@ -231,7 +231,7 @@ impl Media {
             }
             Ok(())
         };
-        sync().map_err(|e| io(&e))?;
+        sync().map_err(|e| MediaError::from(&e))?;
         durable.insert(below_root.to_path_buf());
         Ok(())
     }
@@ -241,12 +241,14 @@ fn location(path: &str) -> Result<Location, MediaError> {
     Location::parse(path).map_err(|_| MediaError::Missing(path.to_owned()))
 }
 
-fn io(error: &std::io::Error) -> MediaError {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            MediaError::Full(error.to_string())
+impl From<&std::io::Error> for MediaError {
+    fn from(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                Self::Full(error.to_string())
+            }
+            _ => Self::Io(error.to_string()),
         }
-        _ => MediaError::Io(error.to_string()),
     }
 }
 
@@ -258,7 +260,7 @@ fn failed(path: &str, error: &object_store::Error) -> MediaError {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(e) = source {
         if let Some(system) = e.downcast_ref::<std::io::Error>() {
-            return io(system);
+            return system.into();
         }
         source = e.source();
     }
@@ -325,8 +327,8 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_from_a_broken_one() {
         let full = std::io::Error::from_raw_os_error(rustix::io::Errno::NOSPC.raw_os_error());
-        assert!(matches!(io(&full), MediaError::Full(_)));
+        assert!(matches!(MediaError::from(&full), MediaError::Full(_)));
         let broken = std::io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error());
-        assert!(matches!(io(&broken), MediaError::Io(_)));
+        assert!(matches!(MediaError::from(&broken), MediaError::Io(_)));
     }
 }

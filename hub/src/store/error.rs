@@ -38,6 +38,18 @@ pub enum StoreError {
         /// The newest schema of this program.
         known: i64,
     },
+    /// The file, or its log, was removed or replaced while it was open: what is committed to it now is
+    /// gone when this process ends.
+    #[error("{}: the file was removed or replaced while the hub was writing to it; nothing more is stored or acknowledged. Put the file back, or restore the last backup: the agents send again what they still hold", .0.display())]
+    Gone(PathBuf),
+    /// There has been a database here, and now there is none.
+    #[error("{}: the database is gone. Restore the last backup: the agents send again what they still hold. To begin an empty one instead, remove {}", file.display(), mark.display())]
+    Lost {
+        /// The file.
+        file: PathBuf,
+        /// What says that there has been one.
+        mark: PathBuf,
+    },
     /// A backup would overwrite something.
     #[error("{}: there is a file already; name another, nothing was copied", .0.display())]
     Exists(PathBuf),

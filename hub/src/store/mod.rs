@@ -16,6 +16,7 @@ mod imports;
 mod ledger;
 mod open;
 pub mod people;
+mod present;
 pub mod views;
 
 use std::path::{Path, PathBuf};
@@ -23,6 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use present::Present;
 
 pub use compared::Difference;
 pub use error::StoreError;
@@ -43,7 +46,13 @@ const INGEST_READERS: usize = 2;
 /// Writes that wait for the writer. More wait outside, which is the back-pressure.
 const WRITES: usize = 64;
 
-type Job = Box<dyn FnOnce(&mut Connection) + Send>;
+/// The one connection that writes, and its files.
+struct Writer {
+    connection: Connection,
+    present: Present,
+}
+
+type Job = Box<dyn FnOnce(&mut Writer) + Send>;
 
 /// A handle on the database; cheap to clone.
 #[derive(Debug, Clone)]
@@ -66,15 +75,20 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Open`] if the file cannot be used, [`StoreError::TooNew`] if a newer version
-    /// of this program wrote it.
+    /// of this program wrote it, [`StoreError::Lost`] if there has been one and it is gone.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
-        let mut connection = open::writer(path)?;
+        let connection = open::writer(path)?;
+        let present = Present::of(path)?;
+        let mut at_work = Writer {
+            connection,
+            present,
+        };
         let (writer, mut jobs) = mpsc::channel::<Job>(WRITES);
         std::thread::Builder::new()
             .name("store-writer".into())
             .spawn(move || {
                 while let Some(job) = jobs.blocking_recv() {
-                    job(&mut connection);
+                    job(&mut at_work);
                 }
             })
             .map_err(|e| StoreError::open(path, e.to_string()))?;
@@ -155,7 +169,7 @@ impl Store {
     }
 
     /// Runs one transaction on the writer. It is durable when this returns `Ok`, and has left no
-    /// trace when this returns an error.
+    /// trace when this returns an error; only after [`StoreError::Gone`] it may have.
     ///
     /// # Errors
     /// [`StoreError`], by kind of trouble.
@@ -165,8 +179,9 @@ impl Store {
         F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
         let (reply, result) = oneshot::channel();
-        let job: Job = Box::new(move |connection| {
-            let done = transaction(connection, work);
+        let job: Job = Box::new(move |writer| {
+            let done = transaction(&mut writer.connection, work).map_err(StoreError::from);
+            let done = done.and_then(|value| writer.present.check().map(|()| value));
             // Who asked may have gone away; the transaction stands either way.
             let _ = reply.send(done);
         });
@@ -175,7 +190,7 @@ impl Store {
             .send(job)
             .await
             .map_err(|_| StoreError::Closed)?;
-        Ok(result.await.map_err(|_| StoreError::Closed)??)
+        result.await.map_err(|_| StoreError::Closed)?
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
-use super::StoreError;
+use super::{StoreError, present};
 
 const STEPS: [&str; 6] = [
     include_str!("schema.sql"),
@@ -33,6 +33,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
         builder.recursive(true).mode(0o700);
         builder.create(folder).map_err(refused)?;
     }
+    present::not_lost(path)?;
     private(path).map_err(refused)?;
     let prepare = || -> rusqlite::Result<Connection> {
         let connection = Connection::open(path)?;
@@ -45,6 +46,7 @@ pub(super) fn writer(path: &Path) -> Result<Connection, StoreError> {
     };
     let mut connection = prepare().map_err(|e| StoreError::open(path, e.to_string()))?;
     migrate(&mut connection, path)?;
+    present::begun(path).map_err(refused)?;
     Ok(connection)
 }
 

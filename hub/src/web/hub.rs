@@ -5,6 +5,8 @@ use askama::Template;
 use scc_common::clock::WallMs;
 use scc_common::record::State;
 
+use crate::ingest::TroubleKind;
+
 use super::page::Part;
 use super::session::Viewer;
 use super::text::T;
@@ -23,17 +25,20 @@ pub(crate) enum What {
     Media,
     /// Records that were acknowledged are not in the database.
     Missing,
+    /// The database stores everything and takes long for it.
+    Slow,
 }
 
 impl What {
     /// Each of them, for a test that every one has its words.
     #[cfg(test)]
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Intake,
         Self::Database,
         Self::Record,
         Self::Media,
         Self::Missing,
+        Self::Slow,
     ];
 
     /// Whether nothing new at all is stored, so that what is on screen is of the past.
@@ -58,6 +63,7 @@ impl What {
             Self::Record => "record",
             Self::Media => "media",
             Self::Missing => "missing",
+            Self::Slow => "slow",
         }
     }
 }
@@ -68,8 +74,20 @@ pub(crate) struct HubTrouble {
     pub(crate) what: What,
     /// What the system said, English; for operators.
     pub(crate) why: String,
+    pub(crate) kind: TroubleKind,
     /// None: not known.
     pub(crate) since_ms: Option<WallMs>,
+}
+
+impl HubTrouble {
+    /// The key of what an operator does about it: by its kind where that says more than what it is.
+    pub(crate) fn remedy(&self) -> String {
+        let what = self.what.name();
+        match (self.what, self.kind.name()) {
+            (What::Database, Some(kind)) => format!("hub-{what}-remedy-{kind}"),
+            _ => format!("hub-{what}-remedy"),
+        }
+    }
 }
 
 impl App {
@@ -79,6 +97,7 @@ impl App {
             return vec![HubTrouble {
                 what: What::Intake,
                 why: String::new(),
+                kind: TroubleKind::Other,
                 since_ms: None,
             }];
         }
@@ -88,12 +107,14 @@ impl App {
             (What::Record, &status.record),
             (What::Media, &status.media),
             (What::Missing, &*missing),
+            (What::Slow, &status.slow),
         ];
         each.into_iter()
             .filter_map(|(what, trouble)| {
                 trouble.as_ref().map(|trouble| HubTrouble {
                     what,
                     why: trouble.why.clone(),
+                    kind: trouble.kind,
                     since_ms: Some(trouble.since_ms),
                 })
             })

@@ -506,6 +506,9 @@ mod tests {
                 wanted.push(key.replace("{}", what));
             }
         }
+        let kinds = crate::ingest::TroubleKind::ALL;
+        let kinds = kinds.iter().filter_map(|kind| kind.name());
+        wanted.extend(kinds.map(|kind| format!("hub-database-remedy-{kind}")));
         for m in 1..=12 {
             wanted.push(format!("month-{m}"));
             wanted.push(format!("month-short-{m}"));

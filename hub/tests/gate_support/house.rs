@@ -33,7 +33,7 @@ pub(crate) struct House {
 impl House {
     pub(crate) async fn open(names: &[&str]) -> Self {
         let mut world = World::open(names).await;
-        let arrivals = world.arrivals.take().expect("nobody else reads them");
+        let arrivals = world.take_arrivals();
         let ingest = Ingest {
             arrivals: arrivals.queue(),
             down: Arc::new(world.gate.clone()),

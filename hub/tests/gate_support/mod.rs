@@ -109,8 +109,8 @@ pub(crate) struct World {
     serials: HashMap<String, u64>,
     pub(crate) address: SocketAddr,
     pub(crate) gate: Gate,
-    /// Until somebody else reads them.
-    pub(crate) arrivals: Option<Arrivals>,
+    /// None once [`take_arrivals`](Self::take_arrivals) has given them away.
+    arrivals: Option<Arrivals>,
     pub(crate) running: JoinHandle<Result<(), GateError>>,
     pub(crate) stop: CancellationToken,
 }
@@ -217,6 +217,11 @@ impl World {
     pub(crate) async fn next(&mut self) -> Option<Arrived> {
         let arrivals = self.arrivals.as_mut();
         arrivals.expect("nobody else reads them").recv().await
+    }
+
+    /// For whoever consumes them from now on.
+    pub(crate) fn take_arrivals(&mut self) -> Arrivals {
+        self.arrivals.take().unwrap()
     }
 
     pub(crate) async fn arrived(&mut self) -> Arrived {

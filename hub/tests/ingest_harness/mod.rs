@@ -6,7 +6,7 @@
     reason = "test code; the lint's exception covers test functions only"
 )]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -134,17 +134,24 @@ pub(crate) fn still(n: Seq, size: usize) -> Vec<u8> {
     RecordBody::new(stamp, Some(device), Content::Snapshot(snapshot)).encode()
 }
 
+/// Hears what goes down before anybody else does.
+pub(crate) type Ear = Box<dyn Fn(&Down) + Send + Sync>;
+
 /// Keeps what goes down.
 #[derive(Default)]
 struct Downs {
     said: Mutex<Vec<Down>>,
     more: Notify,
+    ear: Option<Ear>,
 }
 
 impl Downlink for Downs {
     fn send(&self, to: &AgentId, payload: Bytes) {
         if *to == agent() {
             let down = Down::decode(&payload).expect("the hub writes what agents read");
+            if let Some(ear) = &self.ear {
+                ear(&down);
+            }
             self.said.lock().unwrap().push(down);
             self.more.notify_waiters();
         }
@@ -153,7 +160,9 @@ impl Downlink for Downs {
 
 pub(crate) struct Hub {
     pub(crate) media: Media,
-    dir: TempDir,
+    dir: PathBuf,
+    /// Removes the folder; none if it is somebody else's.
+    temporary: Option<TempDir>,
     up: mpsc::Sender<Arrived>,
     downs: Arc<Downs>,
     notices: broadcast::Receiver<Arc<Notice>>,
@@ -172,15 +181,30 @@ impl Hub {
     }
 
     pub(crate) async fn start_with(limits: Limits) -> Self {
-        Self::start_in(tempfile::tempdir().unwrap(), limits).await
+        let dir = tempfile::tempdir().unwrap();
+        let mut hub = Self::start_in(dir.path().to_path_buf(), limits, None).await;
+        hub.temporary = Some(dir);
+        hub
     }
 
-    async fn start_in(dir: TempDir, limits: Limits) -> Self {
+    /// Over a folder that stays.
+    pub(crate) async fn start_at(dir: &Path, ear: Option<Ear>) -> Self {
+        let limits = Limits {
+            media_reserve: 0,
+            ..Limits::default()
+        };
+        Self::start_in(dir.to_path_buf(), limits, ear).await
+    }
+
+    async fn start_in(dir: PathBuf, limits: Limits, ear: Option<Ear>) -> Self {
         let config = config(&dir);
         let (up, arrivals) = mpsc::channel(64);
         let (tell, notices) = broadcast::channel(1_000);
         let (report, status) = watch::channel(Status::default());
-        let downs = Arc::new(Downs::default());
+        let downs = Arc::new(Downs {
+            ear,
+            ..Downs::default()
+        });
         let stop = CancellationToken::new();
         let media = Media::open(&config.media()).unwrap();
         let ingest = Ingest {
@@ -198,6 +222,7 @@ impl Hub {
         Self {
             media,
             dir,
+            temporary: None,
             up,
             downs,
             notices,
@@ -222,7 +247,13 @@ impl Hub {
             media_reserve: 0,
             ..Limits::default()
         };
-        Self::start_in(hub.dir, limits).await
+        hub.again(limits).await
+    }
+
+    async fn again(self, limits: Limits) -> Self {
+        let mut next = Self::start_in(self.dir, limits, None).await;
+        next.temporary = self.temporary;
+        next
     }
 
     pub(crate) async fn restart_while(self, meanwhile: impl FnOnce()) -> Self {
@@ -239,7 +270,7 @@ impl Hub {
             media_reserve: 0,
             ..Limits::default()
         };
-        Self::start_in(hub.dir, limits).await
+        hub.again(limits).await
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -376,6 +407,11 @@ impl Hub {
         self.downs.said.lock().unwrap().clear();
     }
 
+    /// Nobody listens any longer: a notice that nobody reads keeps its payload's room at the gate.
+    pub(crate) fn hear_no_notices(&mut self) {
+        self.notices = broadcast::channel(1).1;
+    }
+
     pub(crate) async fn notice(&mut self) -> Arc<Notice> {
         let heard = tokio::time::timeout(PATIENCE, self.notices.recv()).await;
         heard.expect("a notice comes").unwrap()
@@ -413,6 +449,21 @@ impl Hub {
         .await;
     }
 
+    /// Where a gate would put what it lets in.
+    pub(crate) fn way_in(&self) -> mpsc::Sender<Arrived> {
+        self.up.clone()
+    }
+
+    /// Why ingest has ended by itself.
+    pub(crate) async fn ended(&mut self) -> IngestError {
+        let ended = tokio::time::timeout(PATIENCE, &mut self.task).await;
+        ended.expect("ingest ends").unwrap().unwrap_err()
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
     /// Records of another agent, on its own topic.
     pub(crate) async fn records_of(
         &self,
@@ -420,12 +471,9 @@ impl Hub {
         lane: Lane,
         records: impl IntoIterator<Item = (Seq, Vec<u8>)>,
     ) {
-        let records = records.into_iter().map(|(seq, body)| record(seq, body));
-        let who = AgentId::new(who).unwrap();
-        let msg = UpMessage::Records(batch(lane, Vec::new(), records.collect()));
         let arrived = Arrived {
-            agent: who.clone(),
-            payload: Up::new(who, msg).encode().into(),
+            agent: AgentId::new(who).unwrap(),
+            payload: payload_of(who, lane, records).into(),
             charge: Charge::default(),
         };
         self.up.send(arrived).await.expect("ingest runs");
@@ -549,6 +597,17 @@ impl Hub {
     }
 }
 
+/// A payload with these records of this agent.
+pub(crate) fn payload_of(
+    who: &str,
+    lane: Lane,
+    records: impl IntoIterator<Item = (Seq, Vec<u8>)>,
+) -> Vec<u8> {
+    let records = records.into_iter().map(|(seq, body)| record(seq, body));
+    let msg = UpMessage::Records(batch(lane, Vec::new(), records.collect()));
+    Up::new(AgentId::new(who).unwrap(), msg).encode()
+}
+
 /// One valid payload of each kind, to be damaged.
 pub(crate) fn every_message() -> Vec<Vec<u8>> {
     let lane = Lane(Epoch(7), Stream::Event);
@@ -610,10 +669,10 @@ fn batch(lane: Lane, gaps: Vec<Gap>, records: Vec<WireRecord>) -> Records {
     }
 }
 
-fn config(dir: &TempDir) -> Config {
+fn config(dir: &Path) -> Config {
     let path = PathBuf::new;
     Config {
-        state_dir: dir.path().to_path_buf(),
+        state_dir: dir.to_path_buf(),
         gate: Gate {
             listen: ([127, 0, 0, 1], 0).into(),
             certificate: path(),

@@ -20,7 +20,7 @@ use scc_common::wire::Now;
 use scc_hub::config;
 use scc_hub::fleet::{Door, Fleet};
 use scc_hub::gate::Presence;
-use scc_hub::ingest::{CommittedRecord, Notice, Status, Trouble};
+use scc_hub::ingest::{CommittedRecord, Notice, Status, Trouble, TroubleKind};
 use scc_hub::media::Media;
 use scc_hub::store::Store;
 use scc_hub::store::people::Role;
@@ -341,6 +341,7 @@ pub(crate) fn trouble(why: &str) -> Trouble {
     Trouble {
         why: why.into(),
         since_ms: NOW - 120_000,
+        kind: TroubleKind::Other,
     }
 }
 

@@ -9,7 +9,7 @@ use scc_provision::{hub, site};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::*;
+use super::stage::*;
 
 /// The gate looks at its files each second; a busy machine may take longer.
 const TAKEN_OVER: Duration = Duration::from_secs(60);

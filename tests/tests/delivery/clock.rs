@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use scc_common::clock::{BootOffset, ClockQuality, ManualClock, MonoMs, WallMs};
 use scc_common::id::BootId;
 
-use super::*;
+use super::stage::*;
 
 const HOUR: i64 = 3_600_000;
 const YEAR: i64 = 365 * 24 * HOUR;
@@ -114,7 +114,12 @@ struct Bench {
 impl Bench {
     async fn start(wrong: Wrong, weather: Weather) -> Self {
         let clock = Running::at(wrong.at_start(SystemClock::new().wall_ms()));
-        let (site, hub) = Site::start_in(weather, clock.clone()).await;
+        let (site, hub) = Site::start_with(Manner {
+            weather,
+            clock: clock.clone(),
+            ..Manner::default()
+        })
+        .await;
         Self {
             site,
             _hub: hub,
@@ -128,7 +133,7 @@ impl Bench {
             let (truth_ms, stamp) = (SystemClock::new().wall_ms(), self.clock.stamp());
             let version = format!("{}", self.taken.len());
             let content = Content::Event(Event::AgentStarted { version });
-            let key = self.site.append_at(stamp, "loket", content).await;
+            let key = self.site.append_at(stamp, "loket", content).await.unwrap();
             self.taken.push(Taken {
                 key,
                 truth_ms,

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::*;
+use super::stage::*;
 use scc_agent::buffer::inspect;
 use scc_common::wire::GapReason;
 
@@ -23,8 +23,7 @@ impl Site {
         self.buffer = Buffer::open(&state, limits(), SystemClock::shared()).unwrap();
         let damage = self.buffer.damage();
         self.stop = CancellationToken::new();
-        let port = self.proxy.address().port();
-        self.link = connect(self.dir.path(), self.buffer.clone(), port, &self.stop);
+        self.link = connect(self.buffer.clone(), self.dialer.clone(), &self.lines, &self.stop);
         damage.map_or(0, |damage| damage.records)
     }
 

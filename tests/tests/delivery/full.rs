@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use scc_common::wire::GapReason;
 use scc_tests::small_card::{run_again, take_all};
 
-use super::*;
+use super::stage::*;
 
 const CARD: &str = "SCC_TEST_DELIVERY_CARD";
 
@@ -172,9 +172,8 @@ async fn child_whose_card_is_small() {
     }
     offered.while_it_is_full(&mut site, &foreign, 24).await;
     // told by the hello
-    let (dir, port) = (site.dir.path(), site.proxy.address().port());
     site.stop = CancellationToken::new();
-    site.link = connect(dir, site.buffer.clone(), port, &site.stop);
+    site.link = connect(site.buffer.clone(), site.dialer.clone(), &site.lines, &site.stop);
     site.committed(punched).await;
     let first = site.gaps_arrive().await;
     let of = |gaps: &Gaps, wanted| gaps.values().filter(|r| **r == wanted).count();

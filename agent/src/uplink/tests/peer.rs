@@ -254,6 +254,7 @@ impl Hub {
                 from,
                 missing,
                 parts: self.parts(offer.epoch, offer.stream),
+                mark: None,
             });
         }
         self.down(DownMessage::Answer(Answer {

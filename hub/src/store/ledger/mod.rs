@@ -27,6 +27,7 @@ use scc_common::stream::Stream;
 use scc_common::wire::{Gap, Hello, LaneAck};
 
 use super::{Store, StoreError, lock};
+use crate::crash::{self, Point};
 
 pub(super) use lanes::Lanes;
 pub use unreadable::Unreadable;
@@ -208,9 +209,12 @@ impl Store {
             .write(move |tx| {
                 let mut lanes = lock(&inner.lanes);
                 lanes.begin();
-                batch::run(tx, &mut lanes, &writes)
+                let done = batch::run(tx, &mut lanes, &writes);
+                crash::here(Point::Uncommitted);
+                done
             })
             .await?;
+        crash::here(Point::Committed);
         lock(&self.inner.lanes).committed();
         Ok(commit)
     }

@@ -8,12 +8,13 @@
 //! there are at most as many as asked for.
 
 use rusqlite::{Connection, OptionalExtension, params};
+use scc_common::checksum::Checksum;
 use scc_common::id::{AgentId, Epoch, Seq};
 use scc_common::stream::Stream;
 use scc_common::wire::{LaneOffer, SeqRange};
 
-use super::LaneKey;
 use super::lanes::key_params;
+use super::{LaneKey, MAX_SEQ};
 use crate::store::{Store, StoreError, number};
 
 /// Rows that one read looks at: what is in memory at a time, and how long one agent's question keeps
@@ -31,6 +32,8 @@ pub struct LaneWants {
     pub from: Seq,
     /// Below `from`: held by the agent and not stored, ascending.
     pub missing: Vec<SeqRange>,
+    /// The highest stored number among those that the agent holds, with its checksum.
+    pub mark: Option<(Seq, Checksum)>,
     /// Rows whose file is gone, among those that were looked at; they are among what is missing.
     pub gone: u64,
 }
@@ -85,8 +88,11 @@ impl Store {
             stream: offer.stream,
             from: known + 1,
             missing: Vec::new(),
+            mark: None,
             gone: 0,
         };
+        let (lane, held) = (key.clone(), offer.held.clone());
+        wants.mark = self.read_for_ingest(move |c| mark(c, &lane, &held)).await?;
         let mut done = 0;
         for held in &offer.held {
             // Ranges that overlap or turn back are not ranges that a buffer holds.
@@ -140,6 +146,31 @@ impl Store {
         wants.full(most);
         Ok(wants)
     }
+}
+
+/// The highest stored number within these ranges. Looks into the newest few only: where the agent holds
+/// none of what is stored there, it has nothing to compare.
+fn mark(
+    c: &Connection,
+    key: &LaneKey,
+    held: &[SeqRange],
+) -> rusqlite::Result<Option<(Seq, Checksum)>> {
+    const NEWEST: usize = 8;
+    let (agent, epoch, stream) = key_params(key);
+    let mut query = c.prepare_cached(
+        "SELECT seq, sum FROM record
+         WHERE agent = ?1 AND epoch = ?2 AND stream = ?3 AND seq BETWEEN ?4 AND ?5
+         ORDER BY seq DESC LIMIT 1",
+    )?;
+    for range in held.iter().rev().take(NEWEST) {
+        let last = range.last.min(MAX_SEQ).cast_signed();
+        let given = params![agent, epoch, stream, range.first.cast_signed(), last];
+        let row = |r: &rusqlite::Row<'_>| Ok((number(r.get(0)?), Checksum(r.get(1)?)));
+        if let Some(found) = query.query_row(given, row).optional()? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// The largest number of the lane that the hub knows of.

@@ -1,0 +1,6 @@
+//! Tests that need what only this crate can reach; the others are in `hub/tests`.
+
+mod crash;
+
+#[path = "../../../tests/ingest_harness/mod.rs"]
+mod harness;
