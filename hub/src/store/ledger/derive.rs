@@ -14,19 +14,24 @@ use scc_common::record::{
 
 use super::{NewRecord, StoredBody};
 
-/// Writes the derived rows of the record that was stored under `id`.
+/// When what a record says was so: never after it arrived.
+pub(super) fn happened_ms(new: &NewRecord, said: &RecordBody) -> WallMs {
+    said.stamp.wall_ms.min(new.received_ms)
+}
+
+/// Writes the derived rows of the record that was stored under `id`, but for its health, of which only the
+/// newest of a transaction is written ([`health_row`]).
 pub(super) fn rows(
     c: &Connection,
     id: i64,
     new: &NewRecord,
     said: &RecordBody,
 ) -> rusqlite::Result<()> {
-    let at_ms = said.stamp.wall_ms.min(new.received_ms);
+    let at_ms = happened_ms(new, said);
     match &said.content {
         Content::Event(Event::DeviceState(state)) => device_state(c, new, state),
-        Content::Event(_) => Ok(()),
+        Content::Event(_) | Content::Health(_) => Ok(()),
         Content::Punches(batch) => punches(c, id, new, said, batch, at_ms),
-        Content::Health(health) => health_row(c, new, health, at_ms),
         Content::Snapshot(s) => picture(
             c,
             id,
@@ -210,7 +215,8 @@ fn device_state(c: &Connection, new: &NewRecord, state: &DeviceState) -> rusqlit
     Ok(())
 }
 
-fn health_row(
+/// What is kept of an agent's health beside the ledger, if none newer is.
+pub(super) fn health_row(
     c: &Connection,
     new: &NewRecord,
     health: &Health,
