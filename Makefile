@@ -21,6 +21,7 @@ help:
 	@echo 'make kills        kill -9 of agent, camera reader and hub, 50 rounds under load, with an oracle beside them'
 	@echo 'make outage       the hub away for 10 minutes, then everything arrives and a punch is on the page at once'
 	@echo 'make bench-camera the camera path beside ffmpeg on the same stream'
+	@echo 'make bench        all measurements beside what a county would build instead; QUICK=1 for a look'
 	@echo 'make setup        install the Debian packages that all of this needs'
 
 .PHONY: setup
@@ -59,6 +60,14 @@ outage: build
 
 bench-camera: setup
 	tests/bench-camera.sh
+
+# each installs its peers and ends with one line of figures; `make bench-ingest QUICK=1` for a look
+MEASURED := bench-ingest bench-idle bench-recovery bench-media
+.PHONY: bench $(MEASURED)
+$(MEASURED): setup
+	@QUICK=$(QUICK) tests/bench/run.sh $(@:bench-%=%)
+
+bench: $(MEASURED)
 
 .PHONY: fmt-check clippy unit doc crates fuzz-check
 fmt-check:
