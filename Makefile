@@ -24,6 +24,7 @@ help:
 	@echo 'make fuzz         each decoder of foreign bytes against mutated input, MINUTES=10 each'
 	@echo 'make bench-camera the camera path beside ffmpeg on the same stream'
 	@echo 'make bench-link   how much of a slow and long link is used, and what a punch waits on it (10 minutes)'
+	@echo 'make bench        all measurements beside what a county would build instead; QUICK=1 for a look'
 	@echo 'make setup        install the Debian packages that all of this needs'
 
 .PHONY: setup
@@ -72,10 +73,17 @@ bench-camera: setup
 	tests/bench-camera.sh
 
 # `make bench-link MINUTES=2`
-.PHONY: bench-link
 bench-link: setup
 	$(CARGO) build --release -p scc-tests --bin scc-bench-link --locked
 	exec target/release/scc-bench-link --minutes $(MINUTES)
+
+# each installs its peers and ends with one line of figures; `make bench-ingest QUICK=1` for a look
+MEASURED := bench-ingest bench-idle bench-recovery bench-media
+.PHONY: bench bench-link $(MEASURED)
+$(MEASURED): setup
+	@QUICK=$(QUICK) tests/bench/run.sh $(@:bench-%=%)
+
+bench: $(MEASURED) bench-link
 
 .PHONY: fmt-check clippy unit doc crates fuzz-check
 fmt-check:

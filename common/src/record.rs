@@ -73,13 +73,18 @@ impl RecordBody {
         struct Version {
             v: u8,
         }
-        let malformed =
-            |e: ciborium::de::Error<std::io::Error>| BodyError::Malformed(e.to_string());
-        let version: Version = ciborium::from_reader(bytes).map_err(malformed)?;
-        if version.v == 0 || version.v > BODY_VERSION {
-            return Err(BodyError::Version(version.v));
+        let known = |v: u8| v > 0 && v <= BODY_VERSION;
+        // The version alone is only looked for when this is no body of ours: a second parse costs as
+        // much as the first, and nearly every body is of this version.
+        let read: Result<Self, ciborium::de::Error<std::io::Error>> = ciborium::from_reader(bytes);
+        match read {
+            Ok(body) if known(body.v) => Ok(body),
+            Ok(body) => Err(BodyError::Version(body.v)),
+            Err(error) => match ciborium::from_reader(bytes) {
+                Ok(Version { v }) if !known(v) => Err(BodyError::Version(v)),
+                _ => Err(BodyError::Malformed(error.to_string())),
+            },
         }
-        ciborium::from_reader(bytes).map_err(malformed)
     }
 }
 

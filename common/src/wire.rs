@@ -407,7 +407,9 @@ fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     bytes
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
+/// Reads the message, and only looks for its version alone when it is no message of ours: on the way
+/// of every record a second parse costs as much as the first.
+fn decode<T: DeserializeOwned>(bytes: &[u8], version: fn(&T) -> u8) -> Result<T, WireError> {
     #[derive(Deserialize)]
     struct Version {
         v: u8,
@@ -415,12 +417,15 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, WireError> {
     if bytes.len() > MAX_PAYLOAD {
         return Err(WireError::TooLarge(bytes.len()));
     }
-    let malformed = |e: ciborium::de::Error<std::io::Error>| WireError::Malformed(e.to_string());
-    let version: Version = ciborium::from_reader(bytes).map_err(malformed)?;
-    if version.v != WIRE_VERSION {
-        return Err(WireError::Version(version.v));
+    let read: Result<T, ciborium::de::Error<std::io::Error>> = ciborium::from_reader(bytes);
+    match read {
+        Ok(message) if version(&message) == WIRE_VERSION => Ok(message),
+        Ok(message) => Err(WireError::Version(version(&message))),
+        Err(error) => match ciborium::from_reader(bytes) {
+            Ok(Version { v }) if v != WIRE_VERSION => Err(WireError::Version(v)),
+            _ => Err(WireError::Malformed(error.to_string())),
+        },
     }
-    ciborium::from_reader(bytes).map_err(malformed)
 }
 
 impl Up {
@@ -445,7 +450,7 @@ impl Up {
     /// # Errors
     /// [`WireError`] if it is too large, not CBOR of this shape, or of another version.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        decode(bytes)
+        decode(bytes, |up: &Self| up.v)
     }
 }
 
@@ -461,7 +466,7 @@ impl Down {
     /// # Errors
     /// [`WireError`] if it is too large, not CBOR of this shape, or of another version.
     pub fn decode(bytes: &[u8]) -> Result<Self, WireError> {
-        decode(bytes)
+        decode(bytes, |down: &Self| down.v)
     }
 }
 

@@ -1,5 +1,7 @@
-//! What needs more than one crate: the stand-ins for hardware, end to end, faults, the browser.
+//! What needs more than one crate: the stand-ins for hardware, end to end, faults, the browser,
+//! what is measured.
 
+pub mod bench;
 pub mod camera;
 pub mod child;
 pub mod control;

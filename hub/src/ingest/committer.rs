@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scc_common::id::AgentId;
+use scc_common::stream::Stream;
 use scc_common::wire::{Hello, LaneAck, SeqRange};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -269,13 +270,13 @@ async fn settle(
     }
     let mut notices: BTreeMap<AgentId, (Vec<CommittedRecord>, Vec<Arc<Charge>>)> = BTreeMap::new();
     let mut spooled = Vec::new();
+    let mut stored: BTreeMap<Stream, u64> = BTreeMap::new();
     for (entry, outcome) in done.iter().zip(&commit.outcomes) {
         spooled.extend(entry.spooled.clone());
         match (entry.write.as_ref(), outcome) {
             (Write::Record(new), Outcome::Stored { id, dated }) => {
                 let lane = &new.key.lane;
-                metrics::counter!("scc_ingest_stored_total", "stream" => lane.stream.name())
-                    .increment(1);
+                *stored.entry(lane.stream).or_default() += 1;
                 if new.said.is_none() {
                     metrics::counter!("scc_ingest_unreadable_total").increment(1);
                 }
@@ -313,6 +314,9 @@ async fn settle(
             }
             _ => {}
         }
+    }
+    for (stream, count) in stored {
+        metrics::counter!("scc_ingest_stored_total", "stream" => stream.name()).increment(count);
     }
     if !spooled.is_empty() {
         let shared = Arc::clone(context);

@@ -1,6 +1,6 @@
 //! One transaction's work: the writes in their order, then the lanes that they touched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, params};
 use scc_common::clock::{Dated, WallMs};
 use scc_common::id::{AgentId, Epoch, Seq};
-use scc_common::record::{Content, Event};
+use scc_common::record::{Content, Event, Health};
 use scc_common::stream::Stream;
 use scc_common::wire::{Gap, Hello};
 use tokio::time::Instant;
@@ -38,13 +38,16 @@ struct Batch<'a> {
     lanes: &'a mut Lanes,
     boots: Boots,
     touched: BTreeMap<LaneKey, Touched>,
+    /// The newest health of each agent: what is kept beside the ledger is one row per agent, and a backlog
+    /// brings hundreds of them in one transaction.
+    health: HashMap<&'a AgentId, (WallMs, &'a NewRecord, &'a Health)>,
     zone: Option<TimeZone>,
 }
 
-pub(super) fn run(
-    c: &Connection,
-    lanes: &mut Lanes,
-    writes: &[Arc<Write>],
+pub(super) fn run<'a>(
+    c: &'a Connection,
+    lanes: &'a mut Lanes,
+    writes: &'a [Arc<Write>],
 ) -> rusqlite::Result<Commit> {
     let begun = Instant::now();
     let mut batch = Batch {
@@ -52,6 +55,7 @@ pub(super) fn run(
         lanes,
         boots: Boots::default(),
         touched: BTreeMap::new(),
+        health: HashMap::new(),
         zone: None,
     };
     let mut outcomes = Vec::with_capacity(writes.len());
@@ -60,6 +64,9 @@ pub(super) fn run(
         if begun.elapsed() > CEILING {
             break;
         }
+    }
+    for (at_ms, new, health) in batch.health.values() {
+        derive::health_row(c, new, health, *at_ms)?;
     }
     let mut acks = Vec::new();
     for (key, touched) in &batch.touched {
@@ -75,8 +82,8 @@ pub(super) fn run(
     })
 }
 
-impl Batch<'_> {
-    fn one(&mut self, write: &Write) -> rusqlite::Result<Outcome> {
+impl<'a> Batch<'a> {
+    fn one(&mut self, write: &'a Write) -> rusqlite::Result<Outcome> {
         match write {
             Write::Record(new) => self.record(new, None),
             Write::Imported { new, import } => self.record(new, Some(*import)),
@@ -125,17 +132,16 @@ impl Batch<'_> {
     }
 
     /// `import`: an operator brings it in; otherwise its agent sent it.
-    fn record(&mut self, new: &NewRecord, import: Option<i64>) -> rusqlite::Result<Outcome> {
+    fn record(&mut self, new: &'a NewRecord, import: Option<i64>) -> rusqlite::Result<Outcome> {
         let lane = &new.key.lane;
         self.sent(&new.key, new.received_ms);
         let dated = self.date(new)?;
         let insert = record::insert(self.c, new, dated.as_ref())?;
-        self.lanes.get(self.c, lane)?.cover(new.key.seq);
+        let known = self.lanes.get(self.c, lane)?;
+        known.cover(new.key.seq);
         match insert {
             Insert::Stored(id) => {
-                self.lanes
-                    .get(self.c, lane)?
-                    .shrink_gap(self.c, lane, new.key.seq)?;
+                known.shrink_gap(self.c, lane, new.key.seq)?;
                 if let Some(import) = import {
                     self.c
                         .prepare_cached("UPDATE record SET imported = ?2 WHERE id = ?1")?
@@ -165,13 +171,25 @@ impl Batch<'_> {
             .transpose()
     }
 
-    fn derive(&mut self, id: i64, new: &NewRecord, dated: Option<&Dated>) -> rusqlite::Result<()> {
+    fn derive(
+        &mut self,
+        id: i64,
+        new: &'a NewRecord,
+        dated: Option<&Dated>,
+    ) -> rusqlite::Result<()> {
         let Some((said, dated)) = new.said.as_ref().zip(dated) else {
             return Ok(());
         };
         derive::rows(self.c, id, new, said, dated)?;
         let told: Vec<(Epoch, Stream, Seq)> = match &said.content {
             Content::Health(health) => {
+                let at_ms = derive::happened_ms(new, dated);
+                let agent = &new.key.lane.agent;
+                // of two of one moment the later one, as if each had been written
+                let known = self.health.get(agent);
+                if known.is_none_or(|(known, ..)| *known <= at_ms) {
+                    self.health.insert(agent, (at_ms, new, health));
+                }
                 let lanes = health.lanes.iter();
                 lanes.map(|l| (l.epoch, l.stream, l.next)).collect()
             }
@@ -289,7 +307,13 @@ impl Batch<'_> {
     }
 
     fn touch(&mut self, key: &LaneKey, now: WallMs) -> &mut Touched {
-        let touched = self.touched.entry(key.clone()).or_default();
+        if !self.touched.contains_key(key) {
+            self.touched.insert(key.clone(), Touched::default());
+        }
+        let touched = self
+            .touched
+            .get_mut(key)
+            .expect("it was there or was inserted a line above");
         touched.at_ms = now;
         touched
     }

@@ -15,7 +15,13 @@ use scc_common::record::{
 
 use super::{MAX_SEQ, NewRecord, StoredBody};
 
-/// Writes the derived rows of the record that was stored under `id`.
+/// When what a record says was so: never after it arrived.
+pub(super) fn happened_ms(new: &NewRecord, dated: &Dated) -> WallMs {
+    dated.best_ms().min(new.received_ms)
+}
+
+/// Writes the derived rows of the record that was stored under `id`, but for its health, of which only the
+/// newest of a transaction is written ([`health_row`]).
 pub(super) fn rows(
     c: &Connection,
     id: i64,
@@ -23,13 +29,12 @@ pub(super) fn rows(
     said: &RecordBody,
     dated: &Dated,
 ) -> rusqlite::Result<()> {
-    let at_ms = dated.best_ms().min(new.received_ms);
+    let at_ms = happened_ms(new, dated);
     match &said.content {
         Content::Event(Event::DeviceState(state)) => device_state(c, new, state, dated),
         Content::Event(Event::Tally(told)) => tally(c, new, told),
-        Content::Event(_) => Ok(()),
+        Content::Event(_) | Content::Health(_) => Ok(()),
         Content::Punches(batch) => punches(c, id, new, said, batch, at_ms),
-        Content::Health(health) => health_row(c, new, health, at_ms),
         Content::Snapshot(s) => picture(
             c,
             id,
@@ -282,7 +287,8 @@ fn tally(c: &Connection, new: &NewRecord, told: &Tally) -> rusqlite::Result<()> 
     Ok(())
 }
 
-fn health_row(
+/// What is kept of an agent's health beside the ledger, if none newer is.
+pub(super) fn health_row(
     c: &Connection,
     new: &NewRecord,
     health: &Health,
