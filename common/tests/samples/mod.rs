@@ -17,8 +17,8 @@ use scc_common::record::{
 };
 use scc_common::stream::Stream;
 use scc_common::wire::{
-    Ack, Answer, Down, DownMessage, Gap, GapReason, Hello, LaneAck, LaneAnswer, LaneOffer, Mark, Now,
-    Part, PartAck, Records, SeqRange, Still, Up, UpMessage, WIRE_VERSION, WireRecord,
+    Ack, Answer, Down, DownMessage, Gap, GapReason, Hello, LaneAck, LaneAnswer, LaneOffer, Mark,
+    Now, Part, PartAck, Records, SeqRange, Still, Up, UpMessage, WIRE_VERSION, WireRecord,
 };
 use serde_bytes::ByteBuf;
 

@@ -25,7 +25,16 @@ use crate::store::views::Day;
         version = "1",
         description = "Read-only. Log in on the web page first; the session cookie authorises. Times are milliseconds since 1970-01-01 UTC."
     ),
-    paths(overview, sites, site, devices, pictures, punches, receipt, receipt_csv),
+    paths(
+        overview,
+        sites,
+        site,
+        devices,
+        pictures,
+        punches,
+        receipt,
+        receipt_csv
+    ),
     components(schemas(
         Overview, Count, Site, Device, Punch, Receipt, StreamLine, GapLine, Terminal
     ))

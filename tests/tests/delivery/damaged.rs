@@ -23,7 +23,12 @@ impl Site {
         self.buffer = Buffer::open(&state, limits(), SystemClock::shared()).unwrap();
         let damage = self.buffer.damage();
         self.stop = CancellationToken::new();
-        self.link = connect(self.buffer.clone(), self.dialer.clone(), &self.lines, &self.stop);
+        self.link = connect(
+            self.buffer.clone(),
+            self.dialer.clone(),
+            &self.lines,
+            &self.stop,
+        );
         damage.map_or(0, |damage| damage.records)
     }
 

@@ -173,7 +173,12 @@ async fn child_whose_card_is_small() {
     offered.while_it_is_full(&mut site, &foreign, 24).await;
     // told by the hello
     site.stop = CancellationToken::new();
-    site.link = connect(site.buffer.clone(), site.dialer.clone(), &site.lines, &site.stop);
+    site.link = connect(
+        site.buffer.clone(),
+        site.dialer.clone(),
+        &site.lines,
+        &site.stop,
+    );
     site.committed(punched).await;
     let first = site.gaps_arrive().await;
     let of = |gaps: &Gaps, wanted| gaps.values().filter(|r| **r == wanted).count();

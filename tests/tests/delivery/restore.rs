@@ -135,7 +135,12 @@ async fn what_no_agent_holds_any_longer_is_a_gap_with_reason_and_date() {
     std::fs::create_dir(&state).unwrap();
     site.buffer = Buffer::open(&state, small, SystemClock::shared()).unwrap();
     site.stop = CancellationToken::new();
-    site.link = connect(site.buffer.clone(), site.dialer.clone(), &site.lines, &site.stop);
+    site.link = connect(
+        site.buffer.clone(),
+        site.dialer.clone(),
+        &site.lines,
+        &site.stop,
+    );
     let begun_ms = SystemClock::new().wall_ms();
     for _ in 0..5 {
         site.punch().await;
