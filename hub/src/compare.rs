@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::fleet::Fleet;
-use crate::ingest::Trouble;
+use crate::ingest::{Trouble, TroubleKind};
 use crate::store::fleet::Declared;
 use crate::store::views::Day;
 use crate::store::{Difference, Store, StoreError};
@@ -114,5 +114,6 @@ fn trouble(differences: &[Difference]) -> Option<Trouble> {
     Some(Trouble {
         why: named.join("; "),
         since_ms,
+        kind: TroubleKind::Other,
     })
 }

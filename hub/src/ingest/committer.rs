@@ -244,8 +244,8 @@ fn settle_owed(context: &Context, write: &Write) {
                 owed.settled(&lane, gap.range);
             }
         }
-        // the answer to a hello tells anew what is owed
-        Write::Hello { .. } | Write::Again(_) => {}
+        // the answer to a hello tells anew what is owed; the others are no numbers
+        Write::Hello { .. } | Write::Again(_) | Write::Boot { .. } => {}
     }
 }
 
