@@ -80,7 +80,7 @@ pub fn folder(dir: &Path) -> PathBuf {
 /// What the system said; [`ErrorKind::NotFound`] if `root` is no folder of a buffer.
 pub(super) fn hold(root: &Path) -> io::Result<Option<Held>> {
     match File::open(root.join("lock")) {
-        Ok(lock) => match lock.try_lock_shared() {
+        Ok(lock) => match super::in_a_moment(|| lock.try_lock_shared()) {
             Ok(()) => Ok(Some(Held(Some(lock)))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) => Err(e),

@@ -54,8 +54,8 @@ const MAX_WAITING: usize = 64;
 /// KiB of bodies that may wait to be stored: the largest record and some small ones.
 const MAX_WAITING_KIB: u32 = 20 * 1024;
 
-/// How often the lock of a buffer is tried, and the pause between: two seconds in all.
-const LOCK_TRIES: u32 = 40;
+/// How often the lock of a buffer is tried, and the pause between.
+const LOCK_TRIES: u32 = 20;
 const LOCK_PAUSE: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// A record that the buffer has accepted.
@@ -376,13 +376,21 @@ fn lock(root: &Path) -> Result<File, BufferError> {
         .truncate(false)
         .open(root.join("lock"));
     let lock = open.map_err(|e| store::from_io("opening the buffer's lock", &e))?;
-    // a process that forks holds it twice, until the child has become another program
+    match in_a_moment(|| lock.try_lock()) {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(BufferError::InUse(root.display().to_string())),
+        Err(TryLockError::Error(e)) => Err(store::from_io("locking the buffer", &e)),
+    }
+}
+
+/// Tries to take a lock for a second: a process that forks holds its locks twice, until the child has
+/// become another program.
+fn in_a_moment(take: impl Fn() -> Result<(), TryLockError>) -> Result<(), TryLockError> {
     for _ in 0..LOCK_TRIES {
-        match lock.try_lock() {
-            Ok(()) => return Ok(lock),
+        match take() {
             Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(e)) => return Err(store::from_io("locking the buffer", &e)),
+            answer => return answer,
         }
     }
-    Err(BufferError::InUse(root.display().to_string()))
+    take()
 }

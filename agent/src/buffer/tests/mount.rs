@@ -76,13 +76,34 @@ impl Mounted {
         locked(&self.disk)
     }
 
+    /// A disk on which this process has a file open is not unmounted, and stays for ever. sled closes
+    /// its own in a thread, a moment after it was dropped.
+    fn wait_until_unused(&self) {
+        for _ in 0..500 {
+            let open = std::fs::read_dir("/proc/self/fd").unwrap();
+            let mut files = open.filter_map(|fd| std::fs::read_link(fd.ok()?.path()).ok());
+            if !files.any(|file| file.starts_with(self.folder.path())) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// Cuts the power and puts it on again. Nobody may have a file of it open.
     pub(super) fn cut(&mut self, rng: &mut impl Rng) {
+        self.wait_until_unused();
         if let Some(session) = self.session.take() {
             session.umount_and_join().unwrap();
         }
         locked(&self.disk).cut(rng);
         self.mount().unwrap();
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        self.wait_until_unused();
+        drop(self.session.take());
     }
 }
 
@@ -343,4 +364,25 @@ impl Filesystem for View {
         };
         done(reply, answer);
     }
+}
+
+#[test]
+fn a_disk_whose_last_file_is_closed_a_moment_later_is_unmounted_all_the_same() {
+    let Some(card) = Mounted::new(1 << 20) else {
+        return;
+    };
+    let folder = card.path().to_owned();
+    let late = std::fs::File::create(folder.join("late")).unwrap();
+    let closing = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(300));
+        drop(late);
+    });
+    drop(card);
+    closing.join().unwrap();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    assert!(
+        !mounts.contains(folder.to_str().unwrap()),
+        "it is still there"
+    );
+    assert!(!folder.exists());
 }
