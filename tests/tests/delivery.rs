@@ -11,6 +11,8 @@
 mod budget;
 #[path = "delivery/card.rs"]
 mod card;
+#[path = "delivery/crowd.rs"]
+mod crowd;
 #[path = "../bench/link/drain.rs"]
 mod drain;
 #[path = "delivery/links.rs"]
