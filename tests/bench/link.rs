@@ -5,7 +5,11 @@
 //! with one line of figures.
 
 #![allow(clippy::print_stdout, reason = "its standard output is its interface")]
-#![expect(clippy::unwrap_used, reason = "a measurement ends where it fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a measurement ends where it fails"
+)]
 
 use std::time::Duration;
 

@@ -17,6 +17,8 @@ mod cards;
 mod certificates;
 #[path = "delivery/clock.rs"]
 mod clock;
+#[path = "delivery/crowd.rs"]
+mod crowd;
 #[path = "delivery/damaged.rs"]
 mod damaged;
 #[path = "../bench/link/drain.rs"]

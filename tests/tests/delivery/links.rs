@@ -60,13 +60,17 @@ impl Watched {
     }
 
     /// The link is well from now on.
-    async fn well(mut self) {
+    async fn well(self) {
+        self.well_within(2 * KEEP_ALIVE).await;
+    }
+
+    async fn well_within(mut self, limit: Duration) {
         let healed = Instant::now();
         self.site.punch().await;
         self.site.delivered().await;
         let took = healed.elapsed();
         let link = self.site.link.status.borrow().clone();
-        assert!(took <= 2 * KEEP_ALIVE, "{took:?}, {link:?}, seed {SEED}");
+        assert!(took <= limit, "{took:?}, {link:?}, seed {SEED}");
 
         let units = self.since.elapsed().as_secs_f64() / (2 * KEEP_ALIVE).as_secs_f64();
         let attempts = self.site.dialer.attempts() - self.attempts;
@@ -174,10 +178,11 @@ async fn a_half_open_connection() {
     let mut link = Watched::start().await;
     link.site.proxy.forget();
     link.bad_for(Duration::ZERO).await;
-    link.well().await;
+    // pinged after one keep-alive at most, given up a third later; the rest is for a busy machine
+    link.well_within(KEEP_ALIVE * 7 / 4).await;
 }
 
-/// The same while nothing is to be sent: only the pings can tell.
+/// The network is still: what is connected stays so, and whoever connects anew gets no answer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_answers_any_more() {
     let mut link = Watched::start().await;

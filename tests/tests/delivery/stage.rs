@@ -76,7 +76,7 @@ impl Hub {
             key: at("hub.key"),
             agents_ca: at("agents-ca.pem"),
             revocations: at("agents.crl.pem"),
-            max_connections: 10,
+            max_connections: 300,
         };
         let clock = SystemClock::shared();
         let stop = CancellationToken::new();

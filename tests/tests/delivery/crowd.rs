@@ -1,0 +1,130 @@
+//! 200 agents that lose their hub at the same moment: real links over TLS, nothing in their buffers.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use scc_agent::buffer::{BufferError, Lane, Stored};
+use scc_agent::capture::board::Board;
+use scc_agent::config::{Hub as HubAddress, Identity};
+use scc_agent::uplink::mqtt::Mqtt;
+use scc_agent::uplink::store::Store;
+use scc_agent::uplink::{Given, Uplink};
+use scc_common::clock::SystemClock;
+use scc_common::id::{AgentId, Epoch, Seq};
+use scc_common::record::LaneHealth;
+use scc_common::wire::{LaneOffer, SeqRange};
+use scc_provision::Authority;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::stage::{Hub, PATIENCE, restarted};
+
+const AGENTS: usize = 200;
+
+/// Nothing to send.
+struct Empty(watch::Sender<u64>);
+
+impl Store for Empty {
+    async fn offers(&self) -> Result<Vec<LaneOffer>, BufferError> {
+        Ok(Vec::new())
+    }
+    async fn epoch(&self) -> Result<Epoch, BufferError> {
+        Ok(Epoch(1))
+    }
+    async fn read(&self, _: Lane, _: SeqRange, _: usize) -> Result<Vec<Stored>, BufferError> {
+        Ok(Vec::new())
+    }
+    async fn acknowledge(&self, _: Lane, _: Seq, _: Vec<SeqRange>) -> Result<(), BufferError> {
+        Ok(())
+    }
+    async fn want_again(&self, _: Lane, _: Vec<SeqRange>) -> Result<(), BufferError> {
+        Ok(())
+    }
+    async fn begin_epoch(&self, _: &str) -> Result<Epoch, BufferError> {
+        Ok(Epoch(1))
+    }
+    async fn stat(&self) -> Result<Vec<LaneHealth>, BufferError> {
+        Ok(Vec::new())
+    }
+    fn appended(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+}
+
+/// Waits until all are connected; when each came.
+async fn all_here(hub: &Hub) -> Vec<Duration> {
+    let start = Instant::now();
+    let (mut here, mut came) = (BTreeSet::new(), Vec::new());
+    while came.len() < AGENTS {
+        assert!(start.elapsed() < PATIENCE, "only {} came", came.len());
+        for present in hub.gate.connected() {
+            if here.insert(present.agent) {
+                came.push(start.elapsed());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    came
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_agents_are_back_soon_after_a_restart_and_not_all_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = SystemClock::shared();
+    let at = |name: &str| dir.path().join(name);
+    let mut authority = Authority::init(&at("authority"), "test", &*clock).unwrap();
+    let names = scc_provision::hub::Names {
+        dns: vec!["localhost".into()],
+        addresses: vec!["127.0.0.1".parse().unwrap()],
+    };
+    scc_provision::hub::issue(&mut authority, &names, &at("hub"), false, &*clock).unwrap();
+    let hub = Hub::start(dir.path(), "127.0.0.1:0".parse().unwrap()).await;
+    let stop = CancellationToken::new();
+    let _stops = stop.clone().drop_guard();
+    let address = HubAddress {
+        host: "127.0.0.1".into(),
+        port: hub.address.port(),
+    };
+    let mut uplinks = tokio::task::JoinSet::new();
+    for seed in (0..).take(AGENTS) {
+        let agent = AgentId::new(format!("a{seed}")).unwrap();
+        let id = at("ids").join(agent.as_str());
+        scc_provision::site::issue(&mut authority, &agent, 30, &id, false, &*clock).unwrap();
+        let identity = Identity {
+            certificate: id.join(scc_provision::site::CERTIFICATE),
+            key: id.join(scc_provision::site::KEY),
+            hub_ca: id.join("hub-ca.pem"),
+        };
+        let given = Given {
+            agent: agent.clone(),
+            version: "test".into(),
+            store: Empty(watch::channel(0).0),
+            board: Board::new(clock.clone()).0,
+            clock: clock.clone(),
+            events: mpsc::unbounded_channel().0,
+            poke: std::sync::Arc::default(),
+            stop: stop.clone(),
+            alive: std::sync::Arc::default(),
+        };
+        let (uplink, _) = Uplink::new(given, Mqtt::new(agent, address.clone(), identity), seed);
+        uplinks.spawn(uplink.run());
+    }
+    all_here(&hub).await;
+
+    // the hub is away until everybody has tried three times or so
+    let listen = hub.address;
+    drop(hub);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let hub = restarted(dir.path(), listen).await;
+    let came = all_here(&hub).await;
+    let (last, mut most) = (*came.last().unwrap(), 0);
+    for from in &came {
+        let second = *from..*from + Duration::from_secs(1);
+        most = most.max(came.iter().filter(|at| second.contains(*at)).count());
+    }
+    println!("all back after {last:.1?}, {most} in the busiest second");
+    // the longest pause, and the handshakes of a busy machine
+    assert!(last <= Duration::from_secs(30), "{last:?}");
+    assert!(most <= 120, "{most} in one second: {came:?}");
+}
