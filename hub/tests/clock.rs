@@ -1,6 +1,11 @@
 //! The times of records whose box had no right clock: as told, corrected, and what they are worth.
 //! Ingest with a real database; the boxes' stamps are made up.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "test code; the lint's exception covers test functions only"
+)]
+
 mod ingest_harness;
 
 use ingest_harness::{EVENTS, Hub, STILLS, still_of};

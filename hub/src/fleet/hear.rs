@@ -62,9 +62,10 @@ pub(super) fn committed(facts: &mut Facts, record: &CommittedRecord) {
 
 /// Its times are moved as those of what told it; nothing that has arrived is of later.
 fn arrived(state: &mut DeviceState, dated: &Dated, received_ms: WallMs) {
-    let arrived = |told_ms| dated.moved(told_ms).min(received_ms);
-    state.since_ms = arrived(state.since_ms);
-    state.last_good_ms = state.last_good_ms.map(arrived);
+    state.since_ms = dated.moved(state.since_ms).min(received_ms);
+    state.last_good_ms = state
+        .last_good_ms
+        .map(|ms| dated.moved(ms).min(received_ms));
 }
 
 pub(super) fn take_health(facts: &mut Facts, health: Health, at_ms: WallMs) {
