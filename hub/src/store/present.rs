@@ -144,7 +144,7 @@ mod tests {
         let StoreError::Lost { mark, .. } = &lost else {
             panic!("{lost}");
         };
-        assert!(lost.to_string().contains("restore"), "{lost}");
+        assert!(lost.to_string().contains("Restore"), "{lost}");
         // either way on: a backup is put in place …
         std::fs::write(&path, copy).unwrap();
         drop(Store::open(&path).unwrap());

@@ -165,9 +165,9 @@ fn mark(
     for range in held.iter().rev().take(NEWEST) {
         let last = range.last.min(MAX_SEQ).cast_signed();
         let given = params![agent, epoch, stream, range.first.cast_signed(), last];
-        let row = |r: &rusqlite::Row<'_>| Ok((number(r.get(0)?), Checksum(r.get(1)?)));
-        if let Some(found) = query.query_row(given, row).optional()? {
-            return Ok(Some(found));
+        let row = |r: &rusqlite::Row<'_>| Ok((number(r.get(0)?), r.get::<_, Vec<u8>>(1)?));
+        if let Some((seq, sum)) = query.query_row(given, row).optional()? {
+            return Ok(sum.try_into().ok().map(|sum| (seq, Checksum(sum))));
         }
     }
     Ok(None)
