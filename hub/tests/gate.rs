@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gate_support::{Agent, Raw, World, connect_packet, soon};
-use rumqttc::{QoS, SubscribeFilter};
+use rumqttc::{Event, Packet, QoS, SubscribeFilter};
 use scc_hub::gate::limits::{MESSAGE_OVERHEAD, POOL, SHARE};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
@@ -86,6 +86,35 @@ async fn what_goes_down_needs_a_subscription() {
         .gate
         .send(&arrived.agent, Bytes::from_static(b"in time"));
     assert_eq!(agent.received().await, b"in time");
+}
+
+/// What is relied on of the pair rumqttc and rumqttd (field complaint 10): that a broker keeps sessions was
+/// broken by versions of others, so nothing may depend on one, and nothing of one may come back.
+#[tokio::test]
+async fn a_clean_session_keeps_nothing_of_the_one_before() {
+    let mut world = World::open(&["rsud"]).await;
+    let mut first = world.connect("rsud").await;
+    first.subscribe("scc/down/rsud").await;
+    first.publish("scc/up/rsud", b"before").await;
+    first.puback().await;
+    let agent = world.arrived().await.agent;
+    drop(first);
+
+    let mut again = Agent::new(world.options("rsud", "rsud"));
+    let session_present = loop {
+        if let Event::Incoming(Packet::ConnAck(ack)) = soon(again.events.poll()).await.unwrap() {
+            break ack.session_present;
+        }
+    };
+    assert!(!session_present);
+    // neither the subscription nor what went down meanwhile nor a publish twice
+    world.gate.send(&agent, Bytes::from_static(b"meanwhile"));
+    again.publish("scc/up/rsud", b"after").await;
+    again.puback().await;
+    assert_eq!(&world.arrived().await.payload[..], b"after");
+    again.subscribe("scc/down/rsud").await;
+    world.gate.send(&agent, Bytes::from_static(b"now"));
+    assert_eq!(again.received().await, b"now");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use crate::ALONE;
 use crate::gate_support::house::{Honest, House};
 use crate::gate_support::{Raw, World, connect_packet};
 
-const MUTANTS: usize = 2_400;
+const MUTANTS: usize = 2_000;
 /// Sent over one connection, until the gate ends it.
 const AT_ONCE: usize = 4;
 /// Connections between two visits of the honest agent.
