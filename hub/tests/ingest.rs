@@ -400,12 +400,7 @@ async fn the_receipt_goes_by_the_number_that_the_agent_tells_and_not_by_what_cam
     hub.until_watermark(EVENTS, 3).await;
     let store = Store::look(&hub.config().database()).unwrap();
     let receipt = async || {
-        let day = Day {
-            name: "1970-01-01".into(),
-            from_ms: 0,
-            to_ms: i64::MAX,
-            ended: false,
-        };
+        let day = Day::running("1970-01-01".into(), 0);
         store.receipt(agent(), day).await.unwrap()
     };
     let events = async || {

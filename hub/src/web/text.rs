@@ -272,12 +272,8 @@ impl T {
     pub(crate) fn today(&self) -> Day {
         let date = self.civil(self.now_ms).date();
         // no clock shows the last day of the calendar
-        self.day(date).unwrap_or_else(|| Day {
-            name: date.to_string(),
-            from_ms: 0,
-            to_ms: WallMs::MAX,
-            ended: false,
-        })
+        self.day(date)
+            .unwrap_or_else(|| Day::running(date.to_string(), 0))
     }
 
     /// A day of the register's zone; none beyond the calendar.

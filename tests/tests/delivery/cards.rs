@@ -10,6 +10,21 @@ use scc_common::clock::SharedClock;
 use scc_common::id::Epoch;
 
 use super::stage::*;
+use scc_agent::buffer::Buffer;
+use scc_agent::uplink::Handle;
+use scc_common::checksum::Checksum;
+use scc_common::clock::{Clock, SystemClock};
+use scc_common::id::DeviceId;
+use scc_common::record::Content;
+use scc_common::record::Event;
+use scc_common::record::RecordBody;
+use scc_common::record::Snapshot;
+use scc_hub::media::Media;
+use scc_hub::store::Store;
+use scc_hub::store::views::Day;
+use std::path::Path;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// (epoch, stream code, seq, checksum).
 type Taken = BTreeSet<(i64, u8, i64, [u8; 16])>;
@@ -207,7 +222,9 @@ impl Desk {
     /// What the site's page says of conflicts today.
     async fn conflicts_shown(&self) -> u64 {
         let store = Store::look(&self.site.dir.path().join("hub.sqlite")).unwrap();
-        let receipt = store.receipt(agent(), "2026-01-01".into(), 0).await;
+        let receipt = store
+            .receipt(agent(), Day::running("2026-01-01".into(), 0))
+            .await;
         receipt.unwrap().conflicts
     }
 }

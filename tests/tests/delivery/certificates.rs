@@ -10,6 +10,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::stage::*;
+use scc_common::clock::SystemClock;
+use scc_provision::Authority;
+use std::path::Path;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// The gate looks at its files each second; a busy machine may take longer.
 const TAKEN_OVER: Duration = Duration::from_secs(60);

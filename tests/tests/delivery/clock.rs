@@ -10,6 +10,14 @@ use scc_common::clock::{BootOffset, ClockQuality, ManualClock, MonoMs, WallMs};
 use scc_common::id::BootId;
 
 use super::stage::*;
+use scc_common::clock::Clock;
+use scc_common::clock::Stamp;
+use scc_common::clock::SystemClock;
+use scc_common::record::Content;
+use scc_common::record::Event;
+use scc_tests::proxy::Weather;
+use std::sync::Arc;
+use std::time::Duration;
 
 const HOUR: i64 = 3_600_000;
 const YEAR: i64 = 365 * 24 * HOUR;

@@ -6,8 +6,13 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::stage::*;
+use scc_agent::buffer::Buffer;
 use scc_agent::buffer::inspect;
+use scc_common::clock::SystemClock;
 use scc_common::wire::GapReason;
+use std::path::Path;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 impl Site {
     /// Stops the agent; where its buffer is.

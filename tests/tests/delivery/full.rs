@@ -7,6 +7,22 @@ use scc_common::wire::GapReason;
 use scc_tests::small_card::{run_again, take_all};
 
 use super::stage::*;
+use scc_agent::buffer::Buffer;
+use scc_agent::buffer::BufferError;
+use scc_common::checksum::Checksum;
+use scc_common::clock::{Clock, SystemClock};
+use scc_common::id::DeviceId;
+use scc_common::record::Content;
+use scc_common::record::RecordBody;
+use scc_common::record::Segment;
+use scc_common::record::Snapshot;
+use scc_hub::store::Store;
+use scc_hub::store::views::Day;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 const CARD: &str = "SCC_TEST_DELIVERY_CARD";
 
@@ -224,7 +240,10 @@ async fn child_whose_card_is_small() {
     drop(hub);
     ended(address).await;
     let store = Store::open(&site.dir.path().join("hub.sqlite")).unwrap();
-    let receipt = store.receipt(agent(), "today".into(), 0).await.unwrap();
+    let receipt = store
+        .receipt(agent(), Day::running("today".into(), 0))
+        .await
+        .unwrap();
     let lost: u64 = receipt.streams.iter().map(|(_, s)| s.lost).sum();
     assert_eq!(lost, gaps.len() as u64);
     assert!(

@@ -12,6 +12,16 @@ use scc_hub::cmd;
 use scc_hub::config::{Config, Places, Web};
 
 use super::stage::*;
+use scc_agent::buffer::Buffer;
+use scc_common::clock::{Clock, SystemClock};
+use scc_hub::config::Gate as GateConfig;
+use scc_hub::media::Media;
+use scc_hub::store::Store;
+use scc_hub::store::views::Day;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// As `scc-hub` would read it for this hub.
 fn config(dir: &Path) -> Config {
@@ -166,7 +176,9 @@ async fn what_no_agent_holds_any_longer_is_a_gap_with_reason_and_date() {
     let taken = still(&undisturbed);
     let receipt = async {
         loop {
-            let receipt = store.receipt(agent(), "2026-01-01".into(), begun_ms).await;
+            let receipt = store
+                .receipt(agent(), Day::running("2026-01-01".into(), begun_ms))
+                .await;
             let receipt = receipt.unwrap();
             let of_stills = receipt.streams.iter().find(|(s, _)| *s == Stream::Snapshot);
             if let Some((_, stills)) = of_stills

@@ -27,6 +27,19 @@ pub struct Day {
     pub ended: bool,
 }
 
+impl Day {
+    /// A day that is not over, whenever it ends.
+    #[must_use]
+    pub const fn running(name: String, from_ms: WallMs) -> Self {
+        Self {
+            name,
+            from_ms,
+            to_ms: WallMs::MAX,
+            ended: false,
+        }
+    }
+}
+
 /// The delivery receipt of one stream: taken = stored + queued + lost + missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StreamReceipt {
