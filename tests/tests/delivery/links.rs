@@ -64,6 +64,7 @@ impl Watched {
         self.well_within(2 * KEEP_ALIVE).await;
     }
 
+    #[expect(clippy::print_stdout, reason = "the figures of a test that passed")]
     async fn well_within(mut self, limit: Duration) {
         let healed = Instant::now();
         self.site.punch().await;
