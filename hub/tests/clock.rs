@@ -220,13 +220,19 @@ async fn the_receipt_says_how_many_times_are_corrected_and_how_many_nobody_knows
     hub.until_watermark(EVENTS, 4).await;
     let store = scc_hub::store::Store::look(&hub.config().database()).unwrap();
     let receipt = store
-        .receipt(ingest_harness::agent(), "2026-11-24".into(), booted - 1)
+        .receipt(
+            ingest_harness::agent(),
+            Day::running("2026-11-24".into(), booted - 1),
+        )
         .await
         .unwrap();
     assert_eq!((receipt.corrected, receipt.undated), (1, 2));
     assert_eq!(receipt.streams[0].1.stored, 4, "each is counted");
     let later = store
-        .receipt(ingest_harness::agent(), "2026-11-24".into(), booted + 6_000)
+        .receipt(
+            ingest_harness::agent(),
+            Day::running("2026-11-24".into(), booted + 6_000),
+        )
         .await
         .unwrap();
     assert_eq!(
