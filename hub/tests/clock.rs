@@ -16,6 +16,7 @@ use scc_common::record::{
 };
 use scc_common::wire::{Now, UpMessage};
 use scc_hub::ingest::Notice;
+use scc_hub::store::views::Day;
 
 const BOOT: BootId = BootId([1; 16]);
 const OTHER_BOOT: BootId = BootId([2; 16]);

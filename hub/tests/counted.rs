@@ -1,6 +1,11 @@
 //! The agent's own count of a day against the hub's: what became of each number, and that what has
 //! left the database is found, shown, asked for again and then no longer shown.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test says what it expected by failing"
+)]
+
 mod ingest_harness;
 
 use ingest_harness::{EVENTS, Hub, Lane, STILLS, agent, event, still};
