@@ -20,6 +20,7 @@ help:
 	@echo 'make test         formatting, lints, all tests, the browser, documentation'
 	@echo 'make kills        kill -9 of agent, camera reader and hub, 50 rounds under load, with an oracle beside them'
 	@echo 'make outage       the hub away for 10 minutes, then everything arrives and a punch is on the page at once'
+	@echo 'make faults       the long forms of all fault tests, about two hours'
 	@echo 'make faults-selftest  mutants of our own code, each of which must turn a named test red'
 	@echo 'make fuzz         each decoder of foreign bytes against mutated input, MINUTES=10 each'
 	@echo 'make bench-camera the camera path beside ffmpeg on the same stream'
@@ -42,7 +43,7 @@ setup:
 	  DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -y -qq --no-install-recommends "$${missing[@]}"
 	fi
 
-.PHONY: build demo demo-check kills outage faults-selftest fuzz bench-camera
+.PHONY: build demo demo-check kills outage faults faults-selftest fuzz bench-camera
 build: setup
 	$(CARGO) build --workspace --bins --locked
 
@@ -60,6 +61,10 @@ kills: build
 
 outage: build
 	@exec target/debug/scc-ordeal outage --minutes $(MINUTES)
+
+# `make faults SCALE=20` for a look, `make faults SEED=7`
+faults: build
+	@tests/faults.sh
 
 # every promise broken on purpose, one by one, in a copy of the tree; each must turn its test red
 faults-selftest: setup
