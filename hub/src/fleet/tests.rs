@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use proptest::prelude::*;
 use scc_common::clock::{ClockQuality, Dated, Known, Stamp};
 use scc_common::id::{BootId, Epoch};
 use scc_common::record::{
@@ -358,4 +359,68 @@ fn a_first_picture_ends_never() {
         State::Unknown,
         "proven, and not yet told how it is"
     );
+}
+
+/// A peer that has gone without a word is noticed by the gate after 1.5 times its keep-alive of 30 s.
+const SILENCE_MS: i64 = 45_000;
+/// Within this what is shown must be what is so.
+const TRUTH_MS: i64 = 90_000;
+
+/// What happens to a link.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    /// It comes, or comes again while the hub still holds the one before (a takeover).
+    Connects,
+    /// It ends, and the gate is told.
+    Closes,
+    /// The cable is pulled: nobody is told.
+    IsPulled,
+    /// The hub starts again, which ends every link.
+    HubRestarts,
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_to_a_link_the_state_shown_is_the_truth_ninety_seconds_later(
+        turns in proptest::collection::vec(
+            (0_i64..2 * TRUTH_MS, prop_oneof![
+                Just(Turn::Connects), Just(Turn::Closes), Just(Turn::IsPulled), Just(Turn::HubRestarts),
+            ]),
+            1..40,
+        )
+    ) {
+        let mut facts = well();
+        let (mut is_here, mut pulled_at, mut started_ms) = (true, None, LONG_AGO);
+        let mut now_ms = NOW;
+        let quiet = [(TRUTH_MS, None)];
+        for (wait_ms, turn) in turns.into_iter().map(|(ms, turn)| (ms, Some(turn))).chain(quiet) {
+            now_ms += wait_ms;
+            if let Some(at) = pulled_at.filter(|at| at + SILENCE_MS <= now_ms) {
+                facts.link = Some((false, at + SILENCE_MS));
+                pulled_at = None;
+            }
+            if wait_ms >= TRUTH_MS {
+                let shown = judge::site(&declared(), 0, &facts, started_ms, now_ms, 0).unwrap().state;
+                prop_assert_eq!(shown, if is_here { State::Up } else { State::Down });
+            }
+            match turn {
+                Some(Turn::Connects) => {
+                    (is_here, pulled_at) = (true, None);
+                    facts.link = Some((true, now_ms));
+                }
+                Some(Turn::Closes) if is_here => {
+                    is_here = false;
+                    facts.link = Some((false, now_ms));
+                }
+                Some(Turn::IsPulled) if is_here => {
+                    (is_here, pulled_at) = (false, Some(now_ms));
+                }
+                Some(Turn::HubRestarts) => {
+                    (is_here, pulled_at, started_ms) = (false, None, now_ms);
+                    facts.link = None;
+                }
+                _ => {}
+            }
+        }
+    }
 }
