@@ -131,8 +131,8 @@ async fn hub(place: &Place, options: &Options, n: usize) -> anyhow::Result<Cost>
     while agents.iter().any(Agent::is_online) {
         sleep(Duration::from_millis(20)).await;
     }
-    stand.run("hub")?;
     let begun = Instant::now();
+    stand.run("hub")?;
     online(&agents, options.within).await?;
     let back_s = begun.elapsed().as_secs_f64();
     for agent in agents {

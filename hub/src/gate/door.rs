@@ -122,7 +122,8 @@ async fn welcome(gate: Arc<Shared>, socket: TcpStream, from: SocketAddr, slot: S
             let why = "it was slow, and others needed the place";
             return gate.refusals.refused(from.ip(), None, "evicted", why);
         }
-        guest = greet(&gate, socket, from) => guest,
+        // Boxed, so that the room that a handshake needs is given back after it.
+        guest = Box::pin(greet(&gate, socket, from)) => guest,
     };
     drop(slot);
     if let Some(guest) = guest {
@@ -135,7 +136,7 @@ async fn greet(gate: &Shared, socket: TcpStream, from: SocketAddr) -> Option<Gue
     let acceptor = TlsAcceptor::from(gate.tls.config());
     let handshake = timeout(HANDSHAKE, acceptor.accept(socket)).await;
     let mut stream = match handshake {
-        Ok(Ok(stream)) => stream,
+        Ok(Ok(stream)) => Box::new(stream),
         Ok(Err(error)) => {
             tls_failed(gate, from, &error);
             return None;

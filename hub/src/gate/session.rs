@@ -88,7 +88,9 @@ impl End {
 
 /// A peer whose certificate and CONNECT are good.
 pub(super) struct Guest {
-    pub(super) stream: TlsStream<TcpStream>,
+    /// Boxed, because it is more than a kilobyte and is handed through futures that would each keep room
+    /// for it, for every connection and for as long as it stays.
+    pub(super) stream: Box<TlsStream<TcpStream>>,
     pub(super) from: SocketAddr,
     pub(super) agent: AgentId,
     pub(super) certificate: CertificateName,
@@ -175,7 +177,7 @@ struct Session<'a> {
 
 impl Session<'_> {
     /// From CONNACK to the closed link; gives the socket back for closing.
-    async fn run(self, guest: Guest) -> TlsStream<TcpStream> {
+    async fn run(self, guest: Guest) -> Box<TlsStream<TcpStream>> {
         let Self {
             gate,
             mut claimed,

@@ -294,7 +294,8 @@ impl<'a> Stand<'a> {
                  jetstream {{ store_dir: \"{}\", max_file_store: 8GB }}\n\
                  mqtt {{ host: 127.0.0.1, port: {}, ack_wait: \"5s\", max_ack_pending: 10000\n\
                  tls {{ cert_file: \"{identity}/hub.pem\", key_file: \"{identity}/hub.key\", \
-                 ca_file: \"{identity}/agents-ca.pem\", verify: true }} }}\n",
+                 ca_file: \"{identity}/agents-ca.pem\", verify: true, timeout: 30 }} }}\n\
+                 authorization {{ timeout: 30 }}\n",
                 self.port,
                 place.path("nats").display(),
                 self.to.port(),
