@@ -1,4 +1,4 @@
-//! The records that are sent: of kinds that agents really send, each body of 300 bytes, no two alike.
+//! The records that are sent: of kinds that agents really send, each body of about 300 bytes, no two alike.
 
 use clap::ValueEnum;
 use scc_common::checksum::Checksum;
@@ -9,7 +9,7 @@ use scc_common::stream::Stream;
 use scc_common::wire::{Records, Up, UpMessage, WireRecord};
 use serde_bytes::ByteBuf;
 
-/// Bytes of a body.
+/// Bytes that a body is filled up to. The shortest health record, of a box without devices, has ten to fourteen more.
 pub const BODY: usize = 300;
 
 /// What the records are.
@@ -136,7 +136,8 @@ mod tests {
         for kind in [Kind::Health, Kind::Punch] {
             for seq in [1, 30_000, 5_000_000] {
                 let body = kind.body(seq, 1_795_000_000_000);
-                assert!(body.len().abs_diff(BODY) <= 2, "{kind:?}: {}", body.len());
+                let fits = (BODY - 2..=BODY + 16).contains(&body.len());
+                assert!(fits, "{kind:?}: {}", body.len());
                 assert_eq!(RecordBody::decode(&body).unwrap().stream(), kind.stream());
                 assert_ne!(body, kind.body(seq + 1, 1_795_000_000_000));
             }

@@ -215,7 +215,9 @@ impl<'a> Stand<'a> {
             }
             None => {
                 let running = Running::talking(role, command, &log)?;
-                running.wait_line("subscribed", START)?;
+                running
+                    .wait_line("subscribed", START)
+                    .with_context(|| format!("it logged: {}", self.log(role)))?;
                 running
             }
         };
@@ -256,7 +258,7 @@ impl<'a> Stand<'a> {
         Ok(rows)
     }
 
-    /// The folder of whatever writes records, for what they take on the disk.
+    /// What a part has written to its log: its standard error, and its output where that is not listened to.
     #[must_use]
     pub fn log(&self, role: &str) -> String {
         std::fs::read_to_string(self.place.path("log").join(role)).unwrap_or_default()
