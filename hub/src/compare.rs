@@ -16,6 +16,9 @@ use crate::store::{Difference, Store, StoreError};
 
 const EVERY: Duration = Duration::from_secs(3_600);
 
+/// Days that were settled are compared again this often, and when the hub starts.
+const HOURS_TO_ALL: u32 = 24;
+
 /// A box that has been away for longer is compared on its receipts only.
 const DAYS: i32 = 62;
 
@@ -33,13 +36,14 @@ pub fn start(
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for hour in 0_u32.. {
             tokio::select! {
                 () = stop.cancelled() => return,
                 _ = tick.tick() => {}
             }
+            let all = hour.is_multiple_of(HOURS_TO_ALL);
             let zone = Declared::zone(fleet.now().declared.as_deref());
-            match once(&store, &zone, clock.wall_ms()).await {
+            match once(&store, &zone, clock.wall_ms(), all).await {
                 Ok(differences) => {
                     let trouble = trouble(&differences);
                     if *tell.borrow() != trouble {
@@ -60,7 +64,7 @@ pub fn start(
     told
 }
 
-/// Compares the days of this zone that are over, and tells where records are missing.
+/// Compares the days of this zone that are over, where it is due or `all`, and tells where records are missing.
 ///
 /// # Errors
 /// [`StoreError`] if the database cannot be read or written.
@@ -68,6 +72,7 @@ pub async fn once(
     store: &Store,
     zone: &TimeZone,
     now_ms: WallMs,
+    all: bool,
 ) -> Result<Vec<Difference>, StoreError> {
     let today = Timestamp::from_millisecond(now_ms)
         .unwrap_or(Timestamp::UNIX_EPOCH)
@@ -77,7 +82,7 @@ pub async fn once(
         .filter_map(|ago| day(zone, today.checked_sub(ago.days()).ok()?, now_ms))
         .collect();
     let first = days.last().map_or_else(String::new, |d| d.name.clone());
-    store.compare(days, now_ms).await?;
+    store.compare(days, now_ms, all).await?;
     let differences = store.differences(first).await?;
     let missing: u64 = differences.iter().map(|d| d.missing).sum();
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]

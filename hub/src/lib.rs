@@ -8,6 +8,7 @@
 #[cfg(test)]
 extern crate self as scc_hub;
 
+mod brief;
 pub mod cmd;
 pub mod compare;
 pub mod config;

@@ -74,9 +74,15 @@ fn numbers(line: StreamReceipt) -> [u64; 5] {
 }
 
 async fn compared(hub: &Hub) -> Vec<(String, u64)> {
+    compared_with(hub, false).await
+}
+
+async fn compared_with(hub: &Hub, all: bool) -> Vec<(String, u64)> {
     let store = Store::open(&hub.config().database()).unwrap();
     let now_ms = SystemClock::new().wall_ms();
-    let found = compare::once(&store, &TimeZone::UTC, now_ms).await.unwrap();
+    let found = compare::once(&store, &TimeZone::UTC, now_ms, all)
+        .await
+        .unwrap();
     found.into_iter().map(|d| (d.day, d.missing)).collect()
 }
 
@@ -133,12 +139,13 @@ async fn what_has_left_the_database_is_found_and_gone_again_when_its_agent_has_b
         .unwrap();
     let found = receipt(&hub, day_from(day)).await;
     assert_eq!(numbers(line(&found, Stream::Event)), [6, 4, 0, 0, 2]);
-    // a settled day is not counted again every hour; a later count of the same day is a reason to
+    // a settled day is not counted again every hour, but every day, and when a later count adds to it
     assert_eq!(compared(&hub).await, []);
+    let name = day_from(day).name;
+    assert_eq!(compared_with(&hub, true).await, [(name.clone(), 2)]);
     hub.records(TALLIES, [(2, tally(day, &[(TALLIES, 2)]))])
         .await;
     hub.until_watermark(TALLIES, 2).await;
-    let name = day_from(day).name;
     assert_eq!(compared(&hub).await, [(name.clone(), 2)]);
     let since = hub.count("SELECT since_ms FROM compared");
     assert_eq!(

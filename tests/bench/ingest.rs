@@ -307,6 +307,10 @@ fn kills(
         let _ = sender.wait_line("load", Duration::from_secs(70))?;
         let account = std::fs::read_to_string(place.path("account"))?;
         let (acked, pubacked) = missing(&account, &stored);
+        anyhow::ensure!(
+            acked.0 > 0 && looked < 600,
+            "nothing was acknowledged before the kill of {role}; this shows nothing"
+        );
         println!(
             "kill who={} role={role} stored={} acked={} acked_lost={} pubacked={} pubacked_lost={}",
             who.name(),

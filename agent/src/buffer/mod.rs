@@ -304,6 +304,14 @@ impl Buffer {
             .await
     }
 
+    /// What of a lane is held and waits for its acknowledgement, ascending.
+    ///
+    /// # Errors
+    /// [`BufferError::Disk`] while the card fails.
+    pub async fn unacknowledged(&self, lane: Lane) -> Result<Vec<SeqRange>, BufferError> {
+        self.ask(|reply| Request::Unacknowledged(lane, reply)).await
+    }
+
     /// Begins a new epoch for new records; the old ones keep theirs.
     ///
     /// # Errors

@@ -615,6 +615,12 @@ impl Store {
         failed.map_or(Ok(lanes), |e| Err(self.index_failed(&e)))
     }
 
+    /// What of a lane is held and not acknowledged.
+    pub(super) fn unacknowledged(&self, lane: Lane) -> Vec<SeqRange> {
+        let state = self.lanes.get(&lane);
+        state.map_or_else(Vec::new, |state| state.unacked().iter().collect())
+    }
+
     /// Begins a new epoch for new records.
     pub(super) fn begin_epoch(&mut self) -> Result<Epoch, BufferError> {
         let epoch = Epoch::random();

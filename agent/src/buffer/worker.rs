@@ -80,6 +80,7 @@ pub(super) enum Request {
     Read(Lane, SeqRange, usize, Reply<Vec<Stored>>),
     Acknowledge(Lane, Seq, Vec<SeqRange>, Reply<()>),
     WantAgain(Lane, Vec<SeqRange>, Reply<()>),
+    Unacknowledged(Lane, Reply<Vec<SeqRange>>),
     BeginEpoch(String, Reply<Epoch>),
     Stat(Reply<Vec<LaneHealth>>),
     Close(oneshot::Sender<()>),
@@ -201,6 +202,9 @@ impl Worker {
             }
             Request::WantAgain(lane, wanted, reply) => {
                 let _ = reply.send(self.with(|store| store.want_again(lane, &wanted)));
+            }
+            Request::Unacknowledged(lane, reply) => {
+                let _ = reply.send(self.with(|store| Ok(store.unacknowledged(lane))));
             }
             Request::BeginEpoch(reason, reply) => {
                 let begun = self.with(Store::begin_epoch);

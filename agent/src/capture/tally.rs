@@ -51,19 +51,19 @@ impl Mark {
         })
     }
 
-    /// `None`: there is none, or it cannot be read; counting begins with what comes next.
+    /// `None`: there is none, or it cannot be read; then all is told again.
     fn read(file: &Path) -> Option<Self> {
         let bytes = match std::fs::read(file) {
             Ok(bytes) => bytes,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return None,
             Err(error) => {
-                tracing::warn!(file = %file.display(), %error, "the last tally cannot be read; counting begins anew");
+                tracing::warn!(file = %file.display(), %error, "the last tally cannot be read; all is told again");
                 return None;
             }
         };
         serde_json::from_slice(&bytes)
             .inspect_err(|error| {
-                tracing::warn!(file = %file.display(), %error, "the last tally is damaged; counting begins anew");
+                tracing::warn!(file = %file.display(), %error, "the last tally is damaged; all is told again");
             })
             .ok()
     }
@@ -124,14 +124,18 @@ impl TallySource {
 
     async fn tell(&self, former: Option<&Mark>, context: &Context) -> Result<Mark, BufferError> {
         let mark = Mark::now(context).await?;
-        if let Some(former) = former {
-            let event = Event::Tally(mark.since(former));
-            let body = RecordBody::new(context.clock.stamp(), None, Content::Event(event));
-            context.buffer.append(&body).await?;
-        }
-        let file = self.file.clone();
-        let bytes = serde_json::to_vec(&mark).unwrap_or_default();
-        let written = tokio::task::spawn_blocking(move || replace(&file, &bytes)).await;
+        // Without a mark everything that was ever given is told: a new box may have taken for days
+        // before anybody knew the time. What the hub has been told before says nothing new to it.
+        let nothing = Mark {
+            at_ms: mark.at_ms,
+            lanes: Vec::new(),
+        };
+        let event = Event::Tally(mark.since(former.unwrap_or(&nothing)));
+        let body = RecordBody::new(context.clock.stamp(), None, Content::Event(event));
+        context.buffer.append(&body).await?;
+        let (file, told) = (self.file.clone(), mark.clone());
+        let write = move || replace(&file, &serde_json::to_vec(&told)?);
+        let written = tokio::task::spawn_blocking(write).await;
         if let Ok(Err(error)) = written {
             tracing::warn!(file = %self.file.display(), %error, "the count's mark was not written; after a restart the hour is told again");
         }
@@ -243,20 +247,25 @@ mod tests {
         let rig = Rig::new();
         rig.event().await;
         rig.look().await.unwrap();
-        assert_eq!(rig.told().await, [], "the first look only begins to count");
+        let first = (BEGUN_MS, BEGUN_MS, 2);
+        assert_eq!(
+            rig.told().await,
+            [first],
+            "what was taken before anybody asked"
+        );
         rig.event().await;
         rig.event().await;
         rig.clock.advance(2_399_999);
         rig.look().await;
-        assert_eq!(rig.told().await, [], "the hour has not ended");
+        assert_eq!(rig.told().await, [first], "the hour has not ended");
         rig.clock.advance(1);
         rig.look().await;
         let first_end = BEGUN_MS + 2_400_000;
-        assert_eq!(rig.told().await, [(BEGUN_MS, first_end, 4)]);
+        assert_eq!(rig.told().await, [first, (BEGUN_MS, first_end, 5)]);
         // off for a night: one period, from where the last one ended
         rig.clock.advance(36_000_000);
         rig.look().await;
-        let night = (first_end, first_end + 36_000_000, 5);
+        let night = (first_end, first_end + 36_000_000, 6);
         assert_eq!(rig.told().await.last(), Some(&night));
         rig.context.buffer.close().await;
     }
@@ -272,27 +281,27 @@ mod tests {
         rig.clock.advance(1_000);
         rig.look().await;
         let told = rig.told().await;
-        assert_eq!(told.len(), 2);
-        assert_eq!((told[0].0, told[1].0), (BEGUN_MS, BEGUN_MS));
-        assert!(told[1].2 > told[0].2, "and tells no less");
+        assert_eq!(told.len(), 3, "the first tells what was there");
+        assert_eq!((told[1].0, told[2].0), (BEGUN_MS, BEGUN_MS));
+        assert!(told[2].2 > told[1].2, "and tells no less");
         rig.context.buffer.close().await;
     }
 
     #[tokio::test]
-    async fn nothing_is_told_while_nobody_knows_the_time_and_a_damaged_mark_begins_anew() {
+    async fn nothing_is_told_while_nobody_knows_the_time_and_all_again_when_the_mark_is_damaged() {
         let rig = Rig::new();
         rig.look().await.unwrap();
         rig.event().await;
         rig.clock.set_quality(ClockQuality::Unconfirmed);
         rig.clock.advance(7_200_000);
         rig.look().await;
-        assert_eq!(rig.told().await, []);
+        assert_eq!(rig.told().await.len(), 1);
         rig.clock.set_quality(ClockQuality::Ntp);
         rig.look().await;
-        assert_eq!(rig.told().await.len(), 1);
+        assert_eq!(rig.told().await.len(), 2);
         std::fs::write(rig.dir.path().join("tally.json"), b"{").unwrap();
         rig.look().await.unwrap();
-        assert_eq!(rig.told().await.len(), 1);
+        assert_eq!(rig.told().await.len(), 3, "all is told again");
         assert!(Mark::read(&rig.source.file).is_some());
         rig.context.buffer.close().await;
     }

@@ -70,7 +70,10 @@ pub fn page(status: &Status, now: WallMs, lang: Lang) -> String {
             "{:9} {}{}",
             lang.pick("anggaran", "budget"),
             size(budget.into()),
-            lang.pick("/dtk untuk gambar dan video", "/s for pictures and video"),
+            lang.pick(
+                "/dtk untuk gambar, video, dan antrean",
+                "/s for pictures, video and backlog"
+            ),
         );
     }
     let _ = writeln!(

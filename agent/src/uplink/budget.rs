@@ -29,7 +29,7 @@ const FIRST_DAY: i64 = 3;
 const BURST: Duration = Duration::from_millis(100);
 
 /// Largest message of a budget's traffic, as a share of a second's bytes.
-const SHARE: u64 = 4;
+pub(super) const SHARE: u64 = 4;
 
 /// What MQTT and TLS add to a message: topic, headers, record overhead.
 const PER_MESSAGE: usize = 96;
@@ -91,9 +91,14 @@ impl Budget {
     }
 }
 
-/// Whether this stream never waits for the budget.
-pub(super) const fn is_exempt(stream: Stream) -> bool {
-    matches!(stream, Stream::Event | Stream::Attendance | Stream::Health)
+/// Whether this stream never waits for the budget. `live`: nothing older than the last minute waits in the
+/// lane; the measurements of an outage are backlog like its pictures.
+pub(super) const fn is_exempt(stream: Stream, live: bool) -> bool {
+    match stream {
+        Stream::Event | Stream::Attendance => true,
+        Stream::Health => live,
+        Stream::Warehouse | Stream::Snapshot | Stream::Segment => false,
+    }
 }
 
 /// What has been spent of it. Outlives connections: a link that flaps earns nothing.

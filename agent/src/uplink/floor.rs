@@ -5,15 +5,13 @@
 //! file keeps the agent from running; it never comes from a record. What the hub tells is not kept while
 //! NTP says something else: then one of the two is wrong, and a floor too high would lock the box out.
 
-use std::fs::{File, OpenOptions};
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use scc_common::clock::{Clock, ClockQuality, MonoMs, SharedClock, WallMs};
 
-use crate::buffer::sync_dir;
+use crate::durable::replace;
 
 const NAME: &str = "hub-time";
 
@@ -62,6 +60,19 @@ impl Floor {
         self.told_ms.load(Ordering::SeqCst)
     }
 
+    /// The same, unless the clock is set by NTP and contradicts it: a hub whose clock was years ahead for a day
+    /// must not keep a box out whose own is right.
+    #[must_use]
+    pub fn credible_ms(&self, clock: &dyn Clock) -> WallMs {
+        let told_ms = self.told_ms();
+        let ahead =
+            told_ms.saturating_sub(clock.wall_ms()) > i64::try_from(EVERY_MS).unwrap_or(i64::MAX);
+        match clock.quality() {
+            ClockQuality::Ntp if ahead => 0,
+            _ => told_ms,
+        }
+    }
+
     /// Keeps what the hub tells for as long as the task lives.
     pub async fn keep(self: std::sync::Arc<Self>, clock: SharedClock) {
         let mut written: Option<MonoMs> = None;
@@ -79,16 +90,7 @@ impl Floor {
     }
 
     fn write(&self, told_ms: WallMs) -> std::io::Result<()> {
-        let new = self.dir.join("hub-time.new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&new)?;
-        writeln!(file, "{told_ms}")?;
-        File::sync_all(&file)?;
-        std::fs::rename(new, self.dir.join(NAME))?;
-        sync_dir(&self.dir)?;
+        replace(&self.dir.join(NAME), format!("{told_ms}\n").as_bytes())?;
         self.told_ms.store(told_ms, Ordering::SeqCst);
         Ok(())
     }

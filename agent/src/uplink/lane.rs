@@ -12,6 +12,9 @@ use super::window::Piece;
 use crate::buffer::Stored;
 use scc_common::ranges::RangeSet;
 
+/// Newest records of a lane that are of now: health comes every 30 s.
+const LIVE: u64 = 2;
+
 /// The record at the head of a lane: read, and not yet sent to its end.
 #[derive(Debug)]
 pub(super) struct Head {
@@ -82,15 +85,14 @@ impl LaneState {
         }
     }
 
-    /// A lane of the hello, as the hub wants it. `unacknowledged` is how many records of it the
-    /// buffer still counts as backlog; it matters only for a suspect lane. `foreign`: under the number
-    /// of the answer's mark this buffer has another body.
+    /// A lane of the hello, as the hub wants it. `suspect`: the hub has other records under its numbers than this
+    /// buffer, which holds these unacknowledged. All of them are sent, wherever they lie: what the hub calls
+    /// stored may be another's.
     pub(super) fn answered(
         offer: &LaneOffer,
         told: RangeSet,
         answer: Option<&LaneAnswer>,
-        unacknowledged: u64,
-        foreign: bool,
+        suspect: Option<&[SeqRange]>,
     ) -> Self {
         let mut lane = Self::fresh(offer.next);
         lane.told = told;
@@ -102,14 +104,18 @@ impl LaneState {
             last: Seq::MAX,
         });
         lane.resume = answer.parts.iter().map(|p| (p.seq, p.received)).collect();
-        if foreign || answer.from > offer.next {
+        if let Some(unacknowledged) = suspect {
             lane.suspect = true;
-            lane.want.insert(SeqRange {
-                first: offer.next.saturating_sub(unacknowledged).max(1),
-                last: offer.next.saturating_sub(1),
-            });
+            unacknowledged.iter().for_each(|r| lane.want.insert(*r));
         }
         lane
+    }
+
+    /// Whether only the newest records of the lane wait to be sent.
+    pub(super) fn is_live(&self) -> bool {
+        let head = self.head.as_ref().map(|head| head.stored.seq);
+        let oldest = head.or_else(|| self.wanted().map(|range| range.first));
+        oldest.is_none_or(|seq| self.next.saturating_sub(seq) <= LIVE)
     }
 
     /// What an answer proves to be stored: watermark, and ranges above it. Nothing of a suspect lane.
@@ -313,7 +319,7 @@ mod tests {
     }
 
     fn lane(next: Seq, answer: &LaneAnswer) -> LaneState {
-        LaneState::answered(&offer(next), RangeSet::default(), Some(answer), 0, false)
+        LaneState::answered(&offer(next), RangeSet::default(), Some(answer), None)
     }
 
     #[test]
@@ -348,21 +354,34 @@ mod tests {
     fn a_lane_in_which_the_hub_has_other_bodies_proves_nothing() {
         for from in [61, 55] {
             let answer = answer(from, &[]);
-            let lane =
-                LaneState::answered(&offer(61), RangeSet::default(), Some(&answer), 10, true);
+            // 55 is a gap: what waits is no range that ends at the newest
+            let waiting = [(51, 54), (56, 60)].map(|(first, last)| SeqRange { first, last });
+            let lane = LaneState::answered(
+                &offer(61),
+                RangeSet::default(),
+                Some(&answer),
+                Some(&waiting),
+            );
             assert_eq!(lane.proven(&answer), None);
-            let wanted = SeqRange {
-                first: 51,
-                last: 60,
-            };
-            assert_eq!(lane.wanted(), Some(wanted));
+            let wanted = lane.all_wanted();
+            for range in waiting {
+                assert!((range.first..=range.last).all(|n| wanted.iter().any(|w| w.contains(n))));
+            }
         }
     }
 
     #[test]
     fn a_lane_that_the_hub_knows_better_than_we_do_proves_nothing() {
         let answer = answer(101, &[]);
-        let lane = LaneState::answered(&offer(61), RangeSet::default(), Some(&answer), 10, false);
+        let lane = LaneState::answered(
+            &offer(61),
+            RangeSet::default(),
+            Some(&answer),
+            Some(&[SeqRange {
+                first: 51,
+                last: 60,
+            }]),
+        );
         assert!(lane.suspect);
         assert_eq!(lane.proven(&answer), None);
         assert_eq!(

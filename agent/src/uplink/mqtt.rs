@@ -47,14 +47,17 @@ pub struct Mqtt {
     agent: AgentId,
     hub: Hub,
     identity: Identity,
-    /// What the files held when they were last usable.
-    usable: Arc<Usable>,
+    usable: Arc<std::sync::Mutex<Usable>>,
     pace: Pace,
     time: Option<(SharedClock, Arc<Floor>)>,
 }
 
-/// Set anew whenever the files can be used.
-type Usable = std::sync::Mutex<Option<Arc<rustls::ClientConfig>>>;
+/// What the files held when they were last usable, and what has been said since of why they are not.
+#[derive(Debug, Default)]
+struct Usable {
+    tls: Option<Arc<rustls::ClientConfig>>,
+    said: String,
+}
 
 impl Mqtt {
     /// Nothing is read or connected yet. Certificates are checked by the machine's clock.
@@ -83,7 +86,7 @@ impl Mqtt {
         };
         CheckTime {
             clock: Arc::clone(clock),
-            told_ms: floor.told_ms(),
+            told_ms: floor.credible_ms(&**clock),
         }
     }
 
@@ -95,12 +98,18 @@ impl Mqtt {
         let mut usable = self.usable.lock().unwrap_or_else(PoisonError::into_inner);
         match read {
             Ok(tls) => {
-                *usable = Some(Arc::clone(&tls));
+                usable.tls = Some(Arc::clone(&tls));
+                usable.said.clear();
                 Ok(tls)
             }
             Err(error) => {
-                let before = usable.clone();
+                let before = usable.tls.clone();
                 let before = before.ok_or_else(|| Closed::Identity(error.to_string()))?;
+                let text = error.to_string();
+                if usable.said == text {
+                    return Ok(before);
+                }
+                usable.said = text;
                 tracing::error!(
                     "the new identity cannot be used, this connection is made with the old one: {error}; \
                      fetch certificate and key again from the site's folder of the authority"

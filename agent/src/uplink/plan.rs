@@ -104,8 +104,8 @@ impl Plan {
     }
 
     /// The hub answered: makes the lanes anew. `known`: the epochs that the buffer had when it
-    /// asked. `foreign`: lanes in which the hub has other bodies than this buffer. Returns what the
-    /// buffer may be told of them.
+    /// asked. `suspect`: lanes in which the hub has other records than this buffer, with what the buffer
+    /// holds of them unacknowledged. Returns what the buffer may be told of them.
     pub(super) fn begin(
         &mut self,
         current: Epoch,
@@ -113,7 +113,7 @@ impl Plan {
         offers: &[LaneOffer],
         answer: &Answer,
         stat: &[LaneHealth],
-        foreign: &BTreeSet<Lane>,
+        suspect: &BTreeMap<Lane, Vec<SeqRange>>,
     ) -> Vec<Verdict> {
         self.lanes.clear();
         self.current = Some(current);
@@ -122,17 +122,13 @@ impl Plan {
         for offer in offers {
             let of = |epoch, stream| (epoch, stream) == (offer.epoch, offer.stream);
             let answered = answer.lanes.iter().find(|l| of(l.epoch, l.stream));
-            let unacknowledged = stat
-                .iter()
-                .find(|l| of(l.epoch, l.stream))
-                .map_or(0, |l| l.records);
             let told = RangeSet::of(offer.gaps.iter().map(|g| g.range));
             let lane = Lane {
                 epoch: offer.epoch,
                 stream: offer.stream,
             };
-            let foreign = foreign.contains(&lane);
-            let state = LaneState::answered(offer, told, answered, unacknowledged, foreign);
+            let suspect = suspect.get(&lane).map(Vec::as_slice);
+            let state = LaneState::answered(offer, told, answered, suspect);
             if let Some(answer) = answered {
                 verdicts.push(Verdict {
                     lane,
@@ -222,7 +218,7 @@ impl Plan {
             .lanes
             .iter()
             .filter(|(lane, _)| self.is_open(**lane))
-            .filter(|(lane, _)| self.affordable || is_exempt(lane.stream))
+            .filter(|(lane, state)| self.affordable || is_exempt(lane.stream, state.is_live()))
             .filter_map(|(lane, state)| Some((*lane, self.ready(*lane, state)?)))
             .collect();
         able.sort_by_key(|(lane, _)| {

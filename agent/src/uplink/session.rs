@@ -10,7 +10,7 @@
 //! last message; the buffer is told only what the hub says it has committed. There is no second way
 //! to resend: whatever goes wrong leads back to hello, and the answer decides.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,12 +20,12 @@ use scc_common::id::{Epoch, RunId};
 use scc_common::record::{Event, LaneHealth, LinkMode};
 use scc_common::stream::Stream;
 use scc_common::wire::{
-    Ack, Answer, Down, DownMessage, Gap, Hello, LaneOffer, SeqRange, Up, UpMessage, WireError,
+    Ack, Answer, Down, DownMessage, Gap, Hello, LaneOffer, Mark, SeqRange, Up, UpMessage, WireError,
 };
 use tokio::time::Instant;
 
 use super::backoff::Patience;
-use super::budget::Spending;
+use super::budget::{SHARE, Spending};
 use super::link::{Closed, Link, Trouble};
 use super::now::{self, Stills};
 use super::pace::Pace;
@@ -332,29 +332,47 @@ impl<'a, S: Store> Session<'a, S> {
         self.plan.pause(down.paused.clone());
     }
 
-    /// Lanes with backlog in which the hub has another body under a number of ours: a clone of this
-    /// card has gone on counting, and the hub's word that a number is stored says nothing of our record.
-    async fn foreign(&self, answer: &Answer) -> Result<BTreeSet<Lane>, End> {
-        let mut foreign = BTreeSet::new();
-        for lane in &answer.lanes {
-            let of = |l: &&LaneHealth| (l.epoch, l.stream) == (lane.epoch, lane.stream);
-            let waits = self.stat.iter().find(of).is_some_and(|l| l.records > 0);
-            let Some(mark) = lane.mark.filter(|_| waits) else {
-                continue;
-            };
-            let range = SeqRange {
-                first: mark.seq,
-                last: mark.seq,
-            };
+    /// Lanes in which the hub has other records than this buffer, each with what this buffer holds of it
+    /// unacknowledged: the hub knows numbers that were never given here, or has another body under one of
+    /// ours. The card went back in time, or a clone of it has gone on counting; the hub's word that a
+    /// number is stored then says nothing of our record.
+    async fn suspect(
+        &self,
+        offers: &[LaneOffer],
+        answer: &Answer,
+    ) -> Result<BTreeMap<Lane, Vec<SeqRange>>, End> {
+        let mut suspect = BTreeMap::new();
+        for answered in &answer.lanes {
             let lane = Lane {
-                epoch: lane.epoch,
-                stream: lane.stream,
+                epoch: answered.epoch,
+                stream: answered.stream,
             };
-            let ours = self.given.store.read(lane, range, 1).await?;
-            if ours.iter().any(|record| record.sum != mark.sum) {
-                tracing::warn!(epoch = %lane.epoch, stream = %lane.stream, seq = mark.seq, "the hub has another record under this number");
-                foreign.insert(lane);
+            let of = |epoch, stream| (epoch, stream) == (lane.epoch, lane.stream);
+            let offer = offers.iter().find(|o| of(o.epoch, o.stream));
+            let ahead = offer.is_some_and(|offer| answered.from > offer.next);
+            let waits = self
+                .stat
+                .iter()
+                .any(|l| of(l.epoch, l.stream) && l.records > 0);
+            if ahead || (waits && self.is_foreign(lane, answered.mark.as_ref()).await?) {
+                let waiting = self.given.store.unacknowledged(lane).await?;
+                suspect.insert(lane, waiting);
             }
+        }
+        Ok(suspect)
+    }
+
+    /// Whether the hub has another body under this number than this buffer.
+    async fn is_foreign(&self, lane: Lane, mark: Option<&Mark>) -> Result<bool, End> {
+        let Some(mark) = mark else { return Ok(false) };
+        let range = SeqRange {
+            first: mark.seq,
+            last: mark.seq,
+        };
+        let ours = self.given.store.read(lane, range, 1).await?;
+        let foreign = ours.iter().any(|record| record.sum != mark.sum);
+        if foreign {
+            tracing::warn!(epoch = %lane.epoch, stream = %lane.stream, seq = mark.seq, "the hub has another record under this number");
         }
         Ok(foreign)
     }
@@ -372,13 +390,13 @@ impl<'a, S: Store> Session<'a, S> {
         // ahead of the records: the hub dates them by what the answer has told of this boot
         self.now_due = true;
         self.stat = self.given.store.stat().await?;
-        let foreign = self.foreign(answer).await?;
         let Phase::Asking { epochs, offers, .. } = &self.phase else {
             return Ok(());
         };
+        let suspect = self.suspect(offers, answer).await?;
         let verdicts = self
             .plan
-            .begin(epoch, epochs.clone(), offers, answer, &self.stat, &foreign);
+            .begin(epoch, epochs.clone(), offers, answer, &self.stat, &suspect);
         let young = !offers.iter().any(|o| o.epoch == epoch && o.next > 1);
         self.permit(down);
         self.phase = Phase::Flowing {
@@ -576,7 +594,7 @@ impl<'a, S: Store> Session<'a, S> {
         }
         let budget = self.spending.rate();
         let rate = self.plan.window.rate();
-        if let Some(rate) = rate.map(|rate| budget.map_or(rate, |b| rate.min(b.into())))
+        if let Some(rate) = rate.map(|rate| budget.map_or(rate, |b| rate.min(u64::from(b) / SHARE)))
             && let Some(still) = self.stills.due(&self.given.board, rate, Instant::now())
         {
             let payload = self.now(Some(still));

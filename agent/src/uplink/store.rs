@@ -38,6 +38,11 @@ pub trait Store: Send + Sync + 'static {
         lane: Lane,
         wanted: Vec<SeqRange>,
     ) -> impl Future<Output = Result<(), BufferError>> + Send;
+    /// As [`Buffer::unacknowledged`].
+    fn unacknowledged(
+        &self,
+        lane: Lane,
+    ) -> impl Future<Output = Result<Vec<SeqRange>, BufferError>> + Send;
     /// As [`Buffer::begin_epoch`].
     fn begin_epoch(&self, reason: &str) -> impl Future<Output = Result<Epoch, BufferError>> + Send;
     /// As [`Buffer::stat`].
@@ -71,6 +76,9 @@ impl Store for Buffer {
     }
     async fn want_again(&self, lane: Lane, wanted: Vec<SeqRange>) -> Result<(), BufferError> {
         Self::want_again(self, lane, wanted).await
+    }
+    async fn unacknowledged(&self, lane: Lane) -> Result<Vec<SeqRange>, BufferError> {
+        Self::unacknowledged(self, lane).await
     }
     async fn begin_epoch(&self, reason: &str) -> Result<Epoch, BufferError> {
         Self::begin_epoch(self, reason).await

@@ -86,7 +86,11 @@ impl Known {
             Self::Nothing => Self::Measured(new),
             Self::Disputed => Self::Disputed,
             Self::Measured(old) if old.excludes(&new) => Self::Disputed,
-            Self::Measured(old) if new.within_ms <= old.within_ms / 2 => Self::Measured(new),
+            Self::Measured(old)
+                if new.within_ms < old.within_ms && new.within_ms <= old.within_ms / 2 =>
+            {
+                Self::Measured(new)
+            }
             Self::Measured(_) => self,
         }
     }

@@ -49,7 +49,7 @@ pub(super) fn committed(facts: &mut Facts, record: &CommittedRecord) {
         Content::Health(health) => {
             let mut health = (**health).clone();
             for state in &mut health.devices {
-                arrived(state, dated, record.received_ms);
+                lasting(facts, state, record.received_ms);
             }
             take_health(facts, health, at_ms);
         }
@@ -66,6 +66,22 @@ fn arrived(state: &mut DeviceState, dated: &Dated, received_ms: WallMs) {
     state.last_good_ms = state
         .last_good_ms
         .map(|ms| dated.moved(ms).min(received_ms));
+}
+
+/// A state that is told again began when the box's clock was perhaps another: a step of the clock between
+/// the two moves nothing. What is known of the same state holds against a beginning that cannot be: in the
+/// future, or before the one that is known.
+fn lasting(facts: &Facts, state: &mut DeviceState, received_ms: WallMs) {
+    let same = |known: &DeviceState| (known.state, known.cause) == (state.state, state.cause);
+    let known = facts.devices.get(&state.device);
+    let begun = known
+        .filter(|(known, _)| same(known))
+        .map(|(k, _)| k.since_ms);
+    state.since_ms = match begun {
+        Some(begun) if state.since_ms > received_ms || state.since_ms < begun => begun,
+        _ => state.since_ms.min(received_ms),
+    };
+    state.last_good_ms = state.last_good_ms.map(|ms| ms.min(received_ms));
 }
 
 pub(super) fn take_health(facts: &mut Facts, health: Health, at_ms: WallMs) {
@@ -110,7 +126,7 @@ pub(super) fn live(facts: &mut Facts, now: &wire::Now, now_ms: WallMs) -> Vec<(D
     let dated = Dated::of(&now.stamp, &known);
     for state in &now.devices {
         let mut state = state.clone();
-        arrived(&mut state, &dated, now_ms);
+        lasting(facts, &mut state, now_ms);
         if facts.has_room(&state.device) {
             facts.devices.remove(&state.device);
             observe(facts, state, dated.best_ms().min(now_ms));

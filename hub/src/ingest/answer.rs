@@ -61,8 +61,9 @@ async fn lane(
         .store
         .wants(agent, offer, MAX_RANGES, is_there)
         .await?;
-    // Lanes that the hub does not know are not kept: their names are the agent's to invent.
-    if want.from > 1 {
+    // Lanes that the hub does not know are not kept: their names are the agent's to invent. A lane of which
+    // files are asked for is looked at again: what has not come when the link breaks is still asked for.
+    if want.from > 1 && want.gone == 0 {
         lock(&context.looked_for).insert(key.clone());
     }
     if want.gone > 0 {

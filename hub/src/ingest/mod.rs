@@ -33,25 +33,27 @@ mod stuck;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
 use scc_common::checksum::Checksum;
-use scc_common::clock::{SharedClock, WallMs};
-use scc_common::id::{AgentId, Seq};
-use scc_common::wire::{Gap, MAX_INLINE, Records, Up, UpMessage, WireRecord};
+use scc_common::clock::{BootOffset, SharedClock, WallMs};
+use scc_common::id::{AgentId, BootId, Seq};
+use scc_common::wire::{Gap, MAX_INLINE, Now, Records, Up, UpMessage, WireRecord};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::brief;
 use crate::gate::{Arrived, Charge, Gate};
 use crate::media::{Media, MediaError};
 use crate::store::{LaneKey, MAX_SEQ, RecordKey, Store, StoreError, Write};
 
 use committer::Entry;
-use context::Context;
+use context::{Context, lock};
 use intake::{Task, Workers};
 pub use notice::{CommittedRecord, Notice};
 use prepare::prepare;
@@ -266,6 +268,7 @@ impl Ingest {
             context: Arc::clone(&context),
             entries,
             workers,
+            measures: Mutex::default(),
         };
         let ended = loop {
             tokio::select! {
@@ -301,6 +304,8 @@ struct Router {
     context: Arc<Context>,
     entries: mpsc::Sender<Entry>,
     workers: Workers,
+    /// The measurement that each agent told last: it repeats it with every *now*.
+    measures: Mutex<HashMap<AgentId, (BootId, BootOffset)>>,
 }
 
 impl Router {
@@ -346,10 +351,8 @@ impl Router {
                 });
             }
             UpMessage::Now(mut now) => {
-                if let Some(write) = boot::measured(&agent, &now, received_ms) {
-                    self.commit(Entry::new(write, Arc::clone(&charge))).await;
-                }
-                now.devices.iter_mut().for_each(prepare::shorten_detail);
+                self.measure(&agent, &now, received_ms);
+                now.devices.iter_mut().for_each(brief::shorten_detail);
                 self.context.notify(Notice::Now {
                     agent,
                     now: Box::new(now),
@@ -401,6 +404,24 @@ impl Router {
                 received_ms: self.context.clock.wall_ms(),
             };
             self.commit(Entry::new(write, Arc::clone(charge))).await;
+        }
+    }
+
+    /// Has a new measurement noted. A *now* waits for no database and holds nothing while one is held up:
+    /// what finds no place is told again with the next.
+    fn measure(&self, agent: &AgentId, now: &Now, received_ms: WallMs) {
+        let told = now.offset.map(|offset| (now.stamp.boot, offset));
+        let mut measures = lock(&self.measures);
+        if told.is_none() || measures.get(agent).copied() == told {
+            return;
+        }
+        let noted = boot::measured(agent, now, received_ms).is_none_or(|write| {
+            self.entries
+                .try_send(Entry::new(write, Arc::default()))
+                .is_ok()
+        });
+        if noted && let Some(told) = told {
+            measures.insert(agent.clone(), told);
         }
     }
 

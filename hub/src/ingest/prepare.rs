@@ -3,15 +3,12 @@
 use bytes::Bytes;
 use scc_common::checksum::Checksum;
 use scc_common::clock::WallMs;
-use scc_common::record::{Content, DeviceState, Event, RecordBody};
+use scc_common::record::{Content, RecordBody};
 use scc_common::wire::MAX_INLINE;
 
+use crate::brief;
 use crate::media::{Media, MediaKind, split};
 use crate::store::{NewRecord, RecordKey, StoredBody};
-
-/// Characters of a text that an agent says of itself or of a device, on its way to columns and pages:
-/// more than any of our own says. The ledger keeps the body as it came.
-const LONGEST_TEXT: usize = 300;
 
 /// Characters of a name by which something is told from its like: more than any device has. To cut one
 /// would make one of two people, so a body with a longer one is unreadable.
@@ -91,14 +88,7 @@ fn readable(key: &RecordKey, body: &[u8]) -> Option<RecordBody> {
     let fits = said.stream() == key.lane.stream
         && (said.device.is_some() || !about_a_device)
         && names_fit(&said.content);
-    match &mut said.content {
-        Content::Event(Event::DeviceState(state)) => shorten_detail(state),
-        Content::Health(health) => {
-            shorten(&mut health.version);
-            health.devices.iter_mut().for_each(shorten_detail);
-        }
-        _ => {}
-    }
+    brief::shorten_all(&mut said.content);
     fits.then_some(said)
 }
 
@@ -113,20 +103,6 @@ fn names_fit(content: &Content) -> bool {
         }
         Content::Segment(segment) => fits(&segment.codec),
         Content::Event(_) | Content::Health(_) | Content::Snapshot(_) => true,
-    }
-}
-
-/// Cuts what a device is said to be like to a length that fits a page.
-pub(super) fn shorten_detail(state: &mut DeviceState) {
-    if let Some(detail) = &mut state.detail {
-        shorten(detail);
-    }
-}
-
-fn shorten(text: &mut String) {
-    if let Some((end, _)) = text.char_indices().nth(LONGEST_TEXT) {
-        text.truncate(end);
-        text.push('…');
     }
 }
 

@@ -1,7 +1,7 @@
 //! The daily comparison: what the agents say they took on a day, against what is here.
 //!
 //! A day is compared once it is over and the agent has told its count, again while some of it is still
-//! to come or missing, and again when a later tally adds to it. A restored hub asks its agents for what
+//! to come or missing, when a later tally adds to it, and once a day whatever was found before. A restored hub asks its agents for what
 //! it no longer has; what they bring settles the difference.
 
 use std::sync::Arc;
@@ -27,14 +27,20 @@ pub struct Difference {
 }
 
 impl Store {
-    /// Compares each of these days of every agent where that is due.
+    /// Compares each of these days of every agent where that is due; all of them, also those that were
+    /// settled, if `all`.
     ///
     /// # Errors
     /// [`StoreError`] if the database cannot be read or written; what was compared before stays.
-    pub async fn compare(&self, days: Vec<Day>, now_ms: WallMs) -> Result<(), StoreError> {
+    pub async fn compare(
+        &self,
+        days: Vec<Day>,
+        now_ms: WallMs,
+        all: bool,
+    ) -> Result<(), StoreError> {
         let days = Arc::new(days);
         let of_agents = Arc::clone(&days);
-        let due = self.read(move |db| due(db, &of_agents)).await?;
+        let due = self.read(move |db| due(db, &of_agents, all)).await?;
         // one by one, so that no page waits behind all of it
         for (agent, at) in due {
             let Some(day) = days.get(at).cloned() else {
@@ -83,7 +89,7 @@ impl Store {
 }
 
 /// Agents and positions in `days` whose comparison is due.
-fn due(db: &Connection, days: &[Day]) -> rusqlite::Result<Vec<(AgentId, usize)>> {
+fn due(db: &Connection, days: &[Day], all: bool) -> rusqlite::Result<Vec<(AgentId, usize)>> {
     let agents: Vec<String> = db
         .prepare_cached("SELECT DISTINCT agent FROM lane")?
         .query_map([], |r| r.get(0))?
@@ -106,7 +112,7 @@ fn due(db: &Connection, days: &[Day]) -> rusqlite::Result<Vec<(AgentId, usize)>>
             let compared: Option<WallMs> = settled
                 .query_row(params![agent, day.name], |r| r.get(0))
                 .optional()?;
-            if compared.is_none_or(|at_ms| at_ms <= told) {
+            if all || compared.is_none_or(|at_ms| at_ms <= told) {
                 due.push((id.clone(), at));
             }
         }

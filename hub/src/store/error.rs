@@ -40,10 +40,10 @@ pub enum StoreError {
     },
     /// The file, or its log, was removed or replaced while it was open: what is committed to it now is
     /// gone when this process ends.
-    #[error("{}: the file was removed or replaced while the hub was writing to it; nothing more is stored or acknowledged. Put the file back, or restore the last backup: the agents send again what they still hold", .0.display())]
+    #[error("{}: the file was removed or replaced while the hub was writing to it; nothing more is stored or acknowledged. Stop the hub, move what is left of hub.sqlite, hub.sqlite-wal and hub.sqlite-shm aside, and restore the last backup: the agents send again what they still hold", .0.display())]
     Gone(PathBuf),
     /// There has been a database here, and now there is none.
-    #[error("{}: the database is gone. Restore the last backup: the agents send again what they still hold. To begin an empty one instead, remove {}", file.display(), mark.display())]
+    #[error("{}: the database is gone. Move a hub.sqlite-wal and hub.sqlite-shm that are left aside, for they do not belong to a backup. Restore the last backup: the agents send again what they still hold. To begin an empty one instead, remove {}", file.display(), mark.display())]
     Lost {
         /// The file.
         file: PathBuf,

@@ -45,7 +45,8 @@ impl Present {
     /// Whether both are still where they were.
     ///
     /// # Errors
-    /// [`StoreError::Gone`] if not; [`StoreError::Io`] if the disk does not say.
+    /// [`StoreError::Gone`] if not. A disk that does not say is asked again after the next commit: what has
+    /// been committed is no reason to call it uncommitted.
     pub(super) fn check(&mut self) -> Result<(), StoreError> {
         same(&self.database, self.known)?;
         match self.known_log {
@@ -61,7 +62,10 @@ impl Present {
 fn same(file: &Path, known: Identity) -> Result<(), StoreError> {
     match identity(file) {
         Ok(now) if now == known => Ok(()),
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::Io(e.to_string())),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(file = %file.display(), %error, "whether the file is still there cannot be asked");
+            Ok(())
+        }
         _ => Err(StoreError::Gone(file.to_path_buf())),
     }
 }

@@ -166,7 +166,7 @@ impl Stage {
             loop {
                 tokio::time::sleep(Duration::from_millis(700)).await;
                 let now = (self.acked.load(Ordering::SeqCst), self.rows());
-                if now == before && now.0 > 0 {
+                if now == before && self.in_flight() >= POOL / 2 {
                     return;
                 }
                 before = now;

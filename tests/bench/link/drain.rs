@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use scc_agent::buffer::Lane;
 use scc_common::clock::{Clock, SystemClock};
 use scc_common::record::{Content, Event, Health, LinkMode};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -185,8 +186,26 @@ pub(super) async fn measure(load: Load) -> Figures {
     let changed = stored
         .iter()
         .filter(|(key, sum)| site.written.get(key) != Some(sum));
-    let gone = site.written.len().saturating_sub(stored.len());
-    let held = usize::try_from(backlog).unwrap_or(usize::MAX);
+    // what waits is named by the buffer, so that one record that came twice hides none that is lost
+    let mut waiting = Vec::new();
+    for offer in site.buffer.offers().await.unwrap() {
+        let lane = Lane {
+            epoch: offer.epoch,
+            stream: offer.stream,
+        };
+        let ranges = site.buffer.unacknowledged(lane).await.unwrap();
+        waiting.extend(ranges.into_iter().map(|range| (lane.stream.code(), range)));
+    }
+    let waits = |(stream, seq): &(u8, i64)| {
+        let seq = seq.cast_unsigned();
+        waiting
+            .iter()
+            .any(|(of, range)| of == stream && range.contains(seq))
+    };
+    let gone = site
+        .written
+        .keys()
+        .filter(|key| !stored.contains_key(key) && !waits(key));
     Figures {
         used: passed as f64 / (f64::from(load.rate) * time.as_secs_f64()),
         punches,
@@ -195,7 +214,7 @@ pub(super) async fn measure(load: Load) -> Figures {
         time,
         backlog,
         duplicates: site.duplicates(),
-        lost: changed.count() + gone.saturating_sub(held),
+        lost: changed.count() + gone.count(),
     }
 }
 

@@ -124,6 +124,9 @@ impl Store for Empty {
     async fn want_again(&self, _: Lane, _: Vec<SeqRange>) -> Result<(), BufferError> {
         Ok(())
     }
+    async fn unacknowledged(&self, _: Lane) -> Result<Vec<SeqRange>, BufferError> {
+        Ok(Vec::new())
+    }
     async fn begin_epoch(&self, _: &str) -> Result<Epoch, BufferError> {
         Ok(self.epoch)
     }

@@ -3,54 +3,21 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use scc_agent::buffer::{BufferError, Lane, Stored};
 use scc_agent::capture::board::Board;
 use scc_agent::config::{Hub as HubAddress, Identity};
 use scc_agent::uplink::mqtt::Mqtt;
-use scc_agent::uplink::store::Store;
 use scc_agent::uplink::{Given, Uplink};
 use scc_common::clock::SystemClock;
-use scc_common::id::{AgentId, Epoch, Seq};
-use scc_common::record::LaneHealth;
-use scc_common::wire::{LaneOffer, SeqRange};
+use scc_common::id::AgentId;
 use scc_provision::Authority;
-use tokio::sync::{mpsc, watch};
+use scc_tests::bench::agents::Empty;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::stage::{Hub, PATIENCE, restarted};
 
 const AGENTS: usize = 200;
-
-/// Nothing to send.
-struct Empty(watch::Sender<u64>);
-
-impl Store for Empty {
-    async fn offers(&self) -> Result<Vec<LaneOffer>, BufferError> {
-        Ok(Vec::new())
-    }
-    async fn epoch(&self) -> Result<Epoch, BufferError> {
-        Ok(Epoch(1))
-    }
-    async fn read(&self, _: Lane, _: SeqRange, _: usize) -> Result<Vec<Stored>, BufferError> {
-        Ok(Vec::new())
-    }
-    async fn acknowledge(&self, _: Lane, _: Seq, _: Vec<SeqRange>) -> Result<(), BufferError> {
-        Ok(())
-    }
-    async fn want_again(&self, _: Lane, _: Vec<SeqRange>) -> Result<(), BufferError> {
-        Ok(())
-    }
-    async fn begin_epoch(&self, _: &str) -> Result<Epoch, BufferError> {
-        Ok(Epoch(1))
-    }
-    async fn stat(&self) -> Result<Vec<LaneHealth>, BufferError> {
-        Ok(Vec::new())
-    }
-    fn appended(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
-    }
-}
 
 /// Waits until all are connected; when each came.
 async fn all_here(hub: &Hub) -> Vec<Duration> {
@@ -99,7 +66,7 @@ async fn two_hundred_agents_are_back_soon_after_a_restart_and_not_all_at_once() 
         let given = Given {
             agent: agent.clone(),
             version: "test".into(),
-            store: Empty(watch::channel(0).0),
+            store: Empty::default(),
             board: Board::new(clock.clone()).0,
             clock: clock.clone(),
             events: mpsc::unbounded_channel().0,

@@ -201,6 +201,17 @@ impl Store for Shelf {
         Ok(())
     }
 
+    async fn unacknowledged(&self, lane: Lane) -> Result<Vec<SeqRange>, BufferError> {
+        let inner = self.inner.lock().unwrap();
+        let row = inner.rows.get(&lane);
+        let waiting = row.map(|row| backlog(row).map(|(seq, _)| *seq));
+        let one = |seq| SeqRange {
+            first: seq,
+            last: seq,
+        };
+        Ok(waiting.into_iter().flatten().map(one).collect())
+    }
+
     async fn begin_epoch(&self, _reason: &str) -> Result<Epoch, BufferError> {
         let mut inner = self.inner.lock().unwrap();
         inner.epoch = Epoch(inner.epoch.0 + 1);

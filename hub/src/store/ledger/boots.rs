@@ -12,10 +12,11 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use scc_common::clock::{BootOffset, ClockQuality, Dated, Known, Stamp, WallMs};
 use scc_common::id::{AgentId, BootId, Epoch};
-use scc_common::record::RecordBody;
+use scc_common::record::{Content, RecordBody};
 use scc_common::stream::Stream;
 
 use super::{LaneKey, NewRecord, RecordKey, StoredBody, derive};
+use crate::brief;
 use crate::store::{Store, StoreError};
 
 /// Records that are dated again in one transaction.
@@ -246,13 +247,14 @@ impl Undated {
                 .execute([self.id, dated.best_ms().min(self.received_ms)])?;
             return Ok(());
         }
-        let Some(said) = self
+        let decoded = self
             .body
             .as_deref()
-            .and_then(|b| RecordBody::decode(b).ok())
-        else {
+            .and_then(|b| RecordBody::decode(b).ok());
+        let Some(mut said) = decoded else {
             return Ok(());
         };
+        brief::shorten_all(&mut said.content);
         let new = NewRecord {
             key: key.clone(),
             sum: scc_common::checksum::Checksum([0; 16]),
@@ -261,6 +263,9 @@ impl Undated {
             said: None,
             received_ms: self.received_ms,
         };
+        if let Content::Health(_) = &said.content {
+            return derive::move_health(c, &new, &self.was, &dated);
+        }
         derive::undo(c, &new, &said, &self.was)?;
         derive::rows(c, self.id, &new, &said, &dated)
     }

@@ -75,7 +75,7 @@ pub(super) fn undo(
     dated: &Dated,
 ) -> rusqlite::Result<()> {
     let agent = new.key.lane.agent.as_str();
-    let at_ms = dated.best_ms().min(new.received_ms);
+    let at_ms = happened_ms(new, dated);
     match &said.content {
         Content::Event(Event::DeviceState(state)) => {
             c.prepare_cached(
@@ -94,14 +94,31 @@ pub(super) fn undo(
             )?
             .execute(params![agent, device, at_ms])?;
         }
-        Content::Health(_) => {
-            c.prepare_cached(
-                "DELETE FROM health WHERE agent = ?1 AND at_ms = ?2 AND received_ms = ?3",
-            )?
-            .execute(params![agent, at_ms, new.received_ms])?;
-        }
-        Content::Event(_) | Content::Punches(_) | Content::Snapshot(_) | Content::Segment(_) => {}
+        Content::Event(_)
+        | Content::Health(_)
+        | Content::Punches(_)
+        | Content::Snapshot(_)
+        | Content::Segment(_) => {}
     }
+    Ok(())
+}
+
+/// The health that is kept beside the ledger, if it is this record's, is of another time than was known.
+pub(super) fn move_health(
+    c: &Connection,
+    new: &NewRecord,
+    was: &Dated,
+    dated: &Dated,
+) -> rusqlite::Result<()> {
+    c.prepare_cached(
+        "UPDATE health SET at_ms = ?4 WHERE agent = ?1 AND at_ms = ?2 AND received_ms = ?3",
+    )?
+    .execute(params![
+        new.key.lane.agent.as_str(),
+        happened_ms(new, was),
+        new.received_ms,
+        happened_ms(new, dated),
+    ])?;
     Ok(())
 }
 

@@ -61,18 +61,22 @@ impl StreamReceipt {
     /// What the site has taken.
     #[must_use]
     pub const fn taken(&self) -> u64 {
-        self.stored + self.queued + self.lost + self.missing
+        self.stored
+            .saturating_add(self.queued)
+            .saturating_add(self.lost)
+            .saturating_add(self.missing)
     }
 }
 
 impl std::iter::Sum for StreamReceipt {
     fn sum<I: Iterator<Item = Self>>(lines: I) -> Self {
         lines.fold(Self::default(), |sum, line| Self {
-            stored: sum.stored + line.stored,
-            queued: sum.queued + line.queued,
-            lost: sum.lost + line.lost,
-            missing: sum.missing + line.missing,
-            duplicates: sum.duplicates + line.duplicates,
+            // an agent may tell any number
+            stored: sum.stored.saturating_add(line.stored),
+            queued: sum.queued.saturating_add(line.queued),
+            lost: sum.lost.saturating_add(line.lost),
+            missing: sum.missing.saturating_add(line.missing),
+            duplicates: sum.duplicates.saturating_add(line.duplicates),
         })
     }
 }
