@@ -8,12 +8,13 @@
 
 mod ingest_harness;
 
-use ingest_harness::{EVENTS, Hub, STILLS, still_of};
+use ingest_harness::{EVENTS, Hub, Lane, STILLS, health_with, still_of};
 use scc_common::clock::{BootOffset, ClockQuality, Dated, Stamp, TimeQuality};
-use scc_common::id::{BootId, DeviceId};
+use scc_common::id::{BootId, DeviceId, Epoch};
 use scc_common::record::{
     Cause, Content, DeviceKind, DeviceState, Event, LinkMode, RecordBody, Snapshot, State,
 };
+use scc_common::stream::Stream;
 use scc_common::wire::{Now, UpMessage};
 use scc_hub::ingest::Notice;
 use scc_hub::store::views::Day;
@@ -241,4 +242,28 @@ async fn the_receipt_says_how_many_times_are_corrected_and_how_many_nobody_knows
         (0, 3),
         "what was taken before the day does not count on it"
     );
+}
+
+#[tokio::test]
+async fn the_health_of_a_box_stays_and_its_texts_stay_short_when_its_boot_is_measured_afterwards() {
+    let (hub, booted) = (Hub::start().await, booted_ms());
+    let lane = Lane(Epoch(7), Stream::Health);
+    let mut said = RecordBody::decode(&health_with(EVENTS, 1, "0.0.7", Vec::new())).unwrap();
+    said.stamp = lost(BOOT, 5_000);
+    hub.records(lane, [(1, said.encode())]).await;
+    let mut talkative = RecordBody::decode(&down(lost(BOOT, 6_000))).unwrap();
+    let Content::Event(Event::DeviceState(state)) = &mut talkative.content else {
+        panic!("no state of a device");
+    };
+    state.detail = Some("x".repeat(20_000));
+    hub.records(EVENTS, [(1, talkative.encode())]).await;
+    hub.until_watermark(lane, 1).await;
+    hub.until_watermark(EVENTS, 1).await;
+    measured(&hub, BOOT, booted).await;
+    hub.until(|hub| hub.count("SELECT count(*) FROM record WHERE corrected_ms IS NOT NULL") == 2)
+        .await;
+    assert_eq!(hub.count("SELECT count(*) FROM health"), 1);
+    assert_eq!(hub.count("SELECT at_ms FROM health"), booted + 5_000);
+    let longest = "SELECT max(length(detail)) FROM device_state";
+    assert!(hub.count(longest) <= 301, "{}", hub.count(longest));
 }

@@ -315,6 +315,9 @@ async fn a_restored_hub_asks_for_its_lost_day_and_for_files_that_are_gone() {
         (stills.from, stills.missing.as_slice()),
         (5, &[range(2, 2)][..])
     );
+    // the link breaks before it has come: it is still asked for, and not called stored
+    let again = hub.hello(&[(STILLS, 5, vec![range(1, 4)])]).await;
+    assert_eq!(again.lanes[0].missing, [range(2, 2)]);
     hub.records(
         EVENTS,
         [(3, event(3))]

@@ -361,6 +361,38 @@ fn a_first_picture_ends_never() {
     );
 }
 
+#[test]
+fn a_step_of_the_clock_does_not_move_when_a_state_began() {
+    const YEARS_MS: i64 = 50 * 365 * 86_400_000;
+    let begun = NOW - 3_600_000;
+    let down = |since_ms| DeviceState {
+        since_ms,
+        ..told("igd", State::Down, Some(Cause::Offline))
+    };
+    let mut facts = well();
+    observe(&mut facts, down(begun), NOW - 60_000);
+    // told again after the clock has jumped ahead, as it was read before; and read after it; and of 1970
+    for since_ms in [begun, NOW + YEARS_MS, 5_000] {
+        let now = wire::Now {
+            stamp: Stamp {
+                wall_ms: NOW + YEARS_MS,
+                quality: ClockQuality::Unconfirmed,
+                ..stamp(NOW)
+            },
+            devices: vec![down(since_ms)],
+            link: LinkMode::Normal,
+            backlog: 0,
+            backlog_bytes: 0,
+            oldest_ms: None,
+            stills: Vec::new(),
+            offset: None,
+        };
+        live(&mut facts, &now, NOW);
+        let igd = &facts.devices[&DeviceId::new("igd").unwrap()].0;
+        assert_eq!(igd.since_ms, begun, "told as since {since_ms}");
+    }
+}
+
 /// A peer that has gone without a word is noticed by the gate after 1.5 times its keep-alive of 30 s.
 const SILENCE_MS: i64 = 45_000;
 /// Within this what is shown must be what is so.
