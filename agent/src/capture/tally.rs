@@ -322,7 +322,7 @@ mod tests {
             stream: Stream::Event,
             next: 2,
         };
-        assert_eq!(grown, [expected]);
+        assert!(grown.contains(&expected), "{grown:?}");
         rig.context.buffer.close().await;
     }
 }
