@@ -83,12 +83,11 @@ bench-link: setup
 	exec target/release/scc-bench-link --minutes $(MINUTES)
 
 # each installs its peers and ends with one line of figures; `make bench-ingest QUICK=1` for a look
-MEASURED := bench-ingest bench-idle bench-recovery bench-media
-.PHONY: bench bench-link $(MEASURED)
-$(MEASURED): setup
+.PHONY: bench bench-ingest bench-idle bench-recovery bench-media bench-link
+bench-ingest bench-idle bench-recovery bench-media: setup
 	@QUICK=$(QUICK) tests/bench/run.sh $(@:bench-%=%)
 
-bench: $(MEASURED) bench-link
+bench: bench-ingest bench-idle bench-recovery bench-media bench-link
 
 .PHONY: fmt-check clippy unit doc crates fuzz-check
 fmt-check:
