@@ -18,7 +18,7 @@ const sizes = [
   { name: "1366", width: 1366, height: 768 },
   { name: "3840", width: 3840, height: 2160 },
 ];
-const pages = [["ringkasan", "/"], ["lokasi", "/lokasi/rsud"], ["lokasi-lama", "/lokasi/villa-yuliana"], ["absensi", "/absensi"]];
+const pages = [["ringkasan", "/"], ["lokasi", "/lokasi/rsud"], ["lokasi-lama", "/lokasi/villa-yuliana"], ["tanda-terima", "/lokasi/rsud/tanda-terima/2026-11-23"], ["absensi", "/absensi"]];
 const faults = [];
 await mkdir(folder, { recursive: true });
 const browser = await chromium.launch({
