@@ -192,6 +192,23 @@ pub(crate) async fn days<'a>(
         .map_err(Refused::broken)
 }
 
+/// A day of every terminal of one site, judged.
+pub(crate) async fn rows(
+    app: &App,
+    site: &SiteNow,
+    day: &Day,
+) -> Result<Vec<TerminalRow>, Refused> {
+    let days = days(app, day, std::iter::once(site)).await?;
+    let row = |device: &DeviceNow| {
+        let day = days.get(&(site.id.clone(), device.id.clone()))?;
+        Some(TerminalRow::new(site, device, day))
+    };
+    Ok(site
+        .devices_of(DeviceKind::Terminal)
+        .filter_map(row)
+        .collect())
+}
+
 pub(crate) async fn parts(
     app: &App,
     t: &T,

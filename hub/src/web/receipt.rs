@@ -101,14 +101,7 @@ pub(crate) async fn parts(
 ) -> Result<Vec<Part>, Refused> {
     let site = visible_site(viewer, snapshot, id)?;
     let (date, day) = t.chosen(day)?;
-    let days = attendance::days(app, &day, std::iter::once(site)).await?;
-    let terminals = site
-        .devices_of(DeviceKind::Terminal)
-        .filter_map(|d| {
-            days.get(&(site.id.clone(), d.id.clone()))
-                .map(|day| TerminalRow::new(site, d, day))
-        })
-        .collect();
+    let terminals = attendance::rows(app, site, &day).await?;
     let neighbour = |days: i32| t.day(date.checked_add(days.days()).ok()?);
     let head = Head {
         t,

@@ -120,14 +120,7 @@ pub(crate) async fn parts(
         .devices_of(DeviceKind::Terminal)
         .map(|d| d.id.clone())
         .collect();
-    let days = attendance::days(app, &day, std::iter::once(site)).await?;
-    let rows: Vec<TerminalRow> = site
-        .devices_of(DeviceKind::Terminal)
-        .filter_map(|d| {
-            days.get(&(site.id.clone(), d.id.clone()))
-                .map(|day| TerminalRow::new(site, d, day))
-        })
-        .collect();
+    let rows = attendance::rows(app, site, &day).await?;
     let newest = app
         .store
         .punches(site.id.clone(), terminals, day.name.clone(), LISTED)
