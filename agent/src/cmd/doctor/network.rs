@@ -233,7 +233,7 @@ async fn handshake(
     let files = &config.identity;
     let time = CheckTime {
         clock: SystemClock::shared(),
-        told_ms: Floor::open(config.state_dir.clone()).told_ms(),
+        told_ms: Floor::open(config.state_dir.clone()).credible_ms(clock),
     };
     let tls = identity::agent_tls_at(&files.certificate, &files.key, &files.hub_ca, &time)
         .map_err(|e| fault(&e, again))?;
