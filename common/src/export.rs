@@ -24,6 +24,7 @@ use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use crate::cbor;
 use crate::checksum::{Checksum, Running};
 use crate::clock::WallMs;
 use crate::header::{self, HEADER_LEN, Header};
@@ -151,8 +152,7 @@ impl Kind {
 }
 
 fn mark<T: Serialize>(kind: Kind, map: &T) -> io::Result<Vec<u8>> {
-    let mut cbor = Vec::new();
-    ciborium::into_writer(map, &mut cbor).map_err(|e| io::Error::other(e.to_string()))?;
+    let cbor = cbor::write(map);
     let len = u32::try_from(cbor.len()).ok().filter(|len| *len <= MAX_MAP);
     let len = len.ok_or_else(|| io::Error::other("there are too many gaps for one file"))?;
     let mut out = Vec::with_capacity(MARK_LEN + cbor.len());
@@ -337,7 +337,7 @@ impl<R: Read> Reader<R> {
         if Checksum::of(&map).0 != head[12..28] {
             return Err(damaged(at, "a map does not match its checksum"));
         }
-        ciborium::from_reader(map.as_slice()).map_err(|e| damaged(at, e.to_string()))
+        cbor::read(&map).map_err(|why| damaged(at, why))
     }
 
     /// So many bytes; their number has been checked, and still no more is allocated than there is.

@@ -5,8 +5,9 @@
 //! intersection of what all of those allow: lower-case ASCII letters, digits and hyphens.
 
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest id that is accepted, in bytes. A certificate's common name ends at 64.
 pub const MAX_ID_LEN: usize = 64;
@@ -41,9 +42,8 @@ fn check(text: &str) -> Result<(), InvalidId> {
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-        #[serde(transparent)]
-        pub struct $name(String);
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>); // one copy, however many records name it
 
         impl $name {
             /// Checks the alphabet and the length.
@@ -53,7 +53,7 @@ macro_rules! text_id {
             pub fn new(text: impl Into<String>) -> Result<Self, InvalidId> {
                 let text = text.into();
                 check(&text)?;
-                Ok(Self(text))
+                Ok(Self(text.into()))
             }
 
             /// The id as text.
@@ -85,6 +85,12 @@ macro_rules! text_id {
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
             }
         }
 

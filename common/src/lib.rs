@@ -8,6 +8,7 @@
 //! The wire format is documented as CDDL in `docs/design/wire.cddl`; a test in [`wire`] holds the
 //! two together.
 
+mod cbor;
 pub mod checksum;
 pub mod clock;
 pub mod config;

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::cbor::{self, Unread};
 use crate::clock::{ClockQuality, Stamp, WallMs};
 use crate::id::{BootId, DeviceId, Epoch, Seq};
 use crate::stream::Stream;
@@ -58,9 +59,7 @@ impl RecordBody {
     /// The bytes that are buffered, sent, checked and stored.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        ciborium::into_writer(self, &mut bytes).expect("writing into memory cannot fail");
-        bytes
+        cbor::write(self)
     }
 
     /// Reads a body.
@@ -69,22 +68,11 @@ impl RecordBody {
     /// [`BodyError`] if the bytes are not a body of a version that is read here. Never panics, and
     /// never allocates by a length that the bytes only claim.
     pub fn decode(bytes: &[u8]) -> Result<Self, BodyError> {
-        #[derive(Deserialize)]
-        struct Version {
-            v: u8,
-        }
-        let known = |v: u8| v > 0 && v <= BODY_VERSION;
-        // The version alone is only looked for when this is no body of ours: a second parse costs as
-        // much as the first, and nearly every body is of this version.
-        let read: Result<Self, ciborium::de::Error<std::io::Error>> = ciborium::from_reader(bytes);
-        match read {
-            Ok(body) if known(body.v) => Ok(body),
-            Ok(body) => Err(BodyError::Version(body.v)),
-            Err(error) => match ciborium::from_reader(bytes) {
-                Ok(Version { v }) if !known(v) => Err(BodyError::Version(v)),
-                _ => Err(BodyError::Malformed(error.to_string())),
-            },
-        }
+        let known = |v| v > 0 && v <= BODY_VERSION;
+        cbor::read_known(bytes, |body: &Self| body.v, known).map_err(|unread| match unread {
+            Unread::Malformed(why) => BodyError::Malformed(why),
+            Unread::Version(v) => BodyError::Version(v),
+        })
     }
 }
 
@@ -479,6 +467,7 @@ pub struct Health {
     /// Seconds since boot.
     pub uptime_s: u64,
     /// Load average of one minute.
+    #[serde(deserialize_with = "cbor::float")]
     pub load1: f32,
     /// Memory of the box, KiB.
     pub memory_total_kib: u64,
@@ -489,6 +478,7 @@ pub struct Health {
     /// Room left on it, bytes.
     pub disk_free: u64,
     /// Hottest sensor, °C, where the box has one.
+    #[serde(default, deserialize_with = "cbor::some_float")]
     pub temperature_c: Option<f32>,
     /// The supply was too weak since boot, where the box can tell.
     pub under_voltage: Option<bool>,

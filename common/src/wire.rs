@@ -11,6 +11,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_bytes::ByteBuf;
 
+use crate::cbor::{self, Unread};
 use crate::checksum::Checksum;
 use crate::clock::{BootOffset, Stamp, WallMs};
 use crate::id::{AgentId, BootId, DeviceId, Epoch, RunId, Seq};
@@ -401,31 +402,14 @@ pub struct PartAck {
     pub received: u32,
 }
 
-fn encode<T: Serialize>(message: &T) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    ciborium::into_writer(message, &mut bytes).expect("writing into memory cannot fail");
-    bytes
-}
-
-/// Reads the message, and only looks for its version alone when it is no message of ours: on the way
-/// of every record a second parse costs as much as the first.
 fn decode<T: DeserializeOwned>(bytes: &[u8], version: fn(&T) -> u8) -> Result<T, WireError> {
-    #[derive(Deserialize)]
-    struct Version {
-        v: u8,
-    }
     if bytes.len() > MAX_PAYLOAD {
         return Err(WireError::TooLarge(bytes.len()));
     }
-    let read: Result<T, ciborium::de::Error<std::io::Error>> = ciborium::from_reader(bytes);
-    match read {
-        Ok(message) if version(&message) == WIRE_VERSION => Ok(message),
-        Ok(message) => Err(WireError::Version(version(&message))),
-        Err(error) => match ciborium::from_reader(bytes) {
-            Ok(Version { v }) if v != WIRE_VERSION => Err(WireError::Version(v)),
-            _ => Err(WireError::Malformed(error.to_string())),
-        },
-    }
+    cbor::read_known(bytes, version, |v| v == WIRE_VERSION).map_err(|unread| match unread {
+        Unread::Malformed(why) => WireError::Malformed(why),
+        Unread::Version(v) => WireError::Version(v),
+    })
 }
 
 impl Up {
@@ -442,7 +426,7 @@ impl Up {
     /// The MQTT payload.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        cbor::write(self)
     }
 
     /// Reads an MQTT payload.
@@ -458,7 +442,7 @@ impl Down {
     /// The MQTT payload.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        encode(self)
+        cbor::write(self)
     }
 
     /// Reads an MQTT payload.
@@ -566,7 +550,8 @@ mod tests {
 
     #[test]
     fn a_message_from_the_future_is_passed_over_whatever_it_carries() {
-        use ciborium::{Value, cbor};
+        use ciborium::Value;
+        use ciborium::cbor;
         let down = Down {
             v: WIRE_VERSION,
             run: RunId(5),
@@ -590,7 +575,7 @@ mod tests {
                     *value = msg.clone();
                 }
             }
-            let bytes = encode(&Value::Map(map));
+            let bytes = cbor::write(&Value::Map(map));
             assert_eq!(Down::decode(&bytes).unwrap(), down, "{msg:?}");
         }
     }
