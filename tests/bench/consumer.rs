@@ -62,6 +62,8 @@ fn open(path: &PathBuf) -> anyhow::Result<Connection> {
     database.pragma_update(None, "journal_mode", "WAL")?;
     database.pragma_update(None, "synchronous", "FULL")?;
     database.pragma_update(None, "foreign_keys", "ON")?;
+    database.pragma_update(None, "cache_size", -16 * 1024)?;
+    database.pragma_update(None, "wal_autocheckpoint", 4_000)?;
     database.execute_batch(
         "CREATE TABLE IF NOT EXISTS record (
            id INTEGER PRIMARY KEY AUTOINCREMENT,

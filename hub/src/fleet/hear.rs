@@ -34,7 +34,7 @@ pub(super) fn committed(facts: &mut Facts, record: &CommittedRecord) {
             device, content, ..
         }),
         Some(dated),
-    ) = (&record.body, &record.dated)
+    ) = (record.body.as_deref(), &record.dated)
     else {
         return;
     };

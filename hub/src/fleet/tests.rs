@@ -262,7 +262,7 @@ fn a_box_that_is_a_day_ahead_does_not_freeze_what_is_shown() {
         seq: 1,
         received_ms: NOW,
         dated: Some(Dated::of(&stamp(AHEAD), &Known::Nothing)),
-        body: Some(RecordBody::new(stamp(AHEAD), None, content)),
+        body: Some(RecordBody::new(stamp(AHEAD), None, content).into()),
         media: None,
     };
     committed(&mut facts, &record);
@@ -345,11 +345,7 @@ fn a_first_picture_ends_never() {
         seq: 1,
         received_ms: NOW,
         dated: Some(Dated::of(&stamp, &Known::Nothing)),
-        body: Some(RecordBody::new(
-            stamp,
-            Some(DeviceId::new("igd").unwrap()),
-            content,
-        )),
+        body: Some(RecordBody::new(stamp, Some(DeviceId::new("igd").unwrap()), content).into()),
         media: None,
     };
     assert_eq!(judged(&facts, NOW).devices[0].state, State::Never);

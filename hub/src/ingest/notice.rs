@@ -55,7 +55,7 @@ pub struct CommittedRecord {
     /// Its time as it was known when it was stored; none if it is unreadable.
     pub dated: Option<Dated>,
     /// What it says, with the bytes of a picture or video left out; none if it is unreadable.
-    pub body: Option<RecordBody>,
+    pub body: Option<Arc<RecordBody>>,
     /// Where its picture or video is, for [`crate::media::Media::get`].
     pub media: Option<String>,
 }

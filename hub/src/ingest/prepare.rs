@@ -1,5 +1,7 @@
 //! From the bytes of a body to a row: what it says, and where its bytes go.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use scc_common::checksum::Checksum;
 use scc_common::clock::WallMs;
@@ -71,7 +73,7 @@ pub(super) fn prepare(key: RecordKey, sum: Checksum, body: Bytes, now: WallMs) -
             sum,
             size,
             body: stored,
-            said,
+            said: said.map(Arc::new),
             received_ms: now,
         },
         file,

@@ -275,11 +275,7 @@ impl House {
             seq: 1,
             received_ms: at_ms,
             dated: Some(Dated::of(&stamp, &Known::Nothing)),
-            body: Some(RecordBody::new(
-                stamp,
-                None,
-                Content::Health(Box::new(health)),
-            )),
+            body: Some(RecordBody::new(stamp, None, Content::Health(Box::new(health))).into()),
             media: None,
         };
         let notice = Notice::Committed {

@@ -166,7 +166,7 @@ impl<'a> Batch<'a> {
 
     /// The time of a record; none if it is unreadable.
     fn date(&mut self, new: &NewRecord) -> rusqlite::Result<Option<Dated>> {
-        let said = new.said.as_ref();
+        let said = new.said.as_deref();
         said.map(|said| self.boots.date(self.c, new, said))
             .transpose()
     }
@@ -177,7 +177,7 @@ impl<'a> Batch<'a> {
         new: &'a NewRecord,
         dated: Option<&Dated>,
     ) -> rusqlite::Result<()> {
-        let Some((said, dated)) = new.said.as_ref().zip(dated) else {
+        let Some((said, dated)) = new.said.as_deref().zip(dated) else {
             return Ok(());
         };
         derive::rows(self.c, id, new, said, dated)?;

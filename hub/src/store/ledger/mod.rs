@@ -111,7 +111,7 @@ pub struct NewRecord {
     /// Where its bytes are.
     pub body: StoredBody,
     /// What it says, with picture or video left out; none if it is unreadable.
-    pub said: Option<RecordBody>,
+    pub said: Option<Arc<RecordBody>>,
     /// When the hub received it.
     pub received_ms: WallMs,
 }

@@ -46,7 +46,7 @@ pub(super) fn insert(
     let corrected_ms = dated.and_then(|d| d.corrected_ms);
     let (agent, epoch, stream) = key_params(&new.key.lane);
     let seq = new.key.seq.cast_signed();
-    let said = Said::of(new.said.as_ref());
+    let said = Said::of(new.said.as_deref());
     let (body, media) = (new.body.row(), new.body.media());
     // Not RETURNING, which goes through a table of its own for each row.
     let inserted = c
