@@ -84,7 +84,11 @@ pub(super) async fn run(
     let mut answers = JoinSet::new();
     let mut wait = FIRST_WAIT;
     let mut pace = Pace::default();
+    let mut committed = None;
     loop {
+        if pending.is_empty() && queue.is_empty() {
+            settle_any(&context, &mut committed, &mut answers).await;
+        }
         if pending.is_empty() {
             match queue.recv().await {
                 Some(entry) => pending.push_back(entry),
@@ -98,14 +102,22 @@ pub(super) async fn run(
         }
         while answers.try_join_next().is_some() {}
         let writes = pending.iter().map(|e| Arc::clone(&e.write)).collect();
-        let begun = Instant::now();
-        match context.store.commit(writes).await {
+        let commit = async {
+            let begun = Instant::now();
+            let result = context.store.commit(writes).await;
+            (result, begun.elapsed())
+        };
+        // The database is given the next transaction before the last one is spoken of, so that it does not
+        // wait meanwhile.
+        let settle = settle_any(&context, &mut committed, &mut answers);
+        let ((result, took), ()) = tokio::join!(biased; commit, settle);
+        match result {
             Ok(commit) => {
                 wait = FIRST_WAIT;
                 context.database(None);
-                context.slow(pace.took(begun.elapsed()));
+                context.slow(pace.took(took));
                 let done = pending.drain(..commit.outcomes.len()).collect();
-                settle(&context, commit, done, &mut answers).await;
+                committed = Some((commit, done));
             }
             Err(error @ (StoreError::Closed | StoreError::Gone(_))) => return Err(error.into()),
             Err(StoreError::Refused(_) | StoreError::Sql(_)) => {
@@ -121,8 +133,20 @@ pub(super) async fn run(
             }
         }
     }
+    settle_any(&context, &mut committed, &mut answers).await;
     while answers.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Settles what has been committed, if it has not been settled yet.
+async fn settle_any(
+    context: &Arc<Context>,
+    committed: &mut Option<(Commit, Vec<Entry>)>,
+    answers: &mut JoinSet<()>,
+) {
+    if let Some((commit, done)) = committed.take() {
+        settle(context, commit, done, answers).await;
+    }
 }
 
 /// How long commits take, smoothed: one slow commit is no trouble.

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::boots::{Boots, Source};
 use super::lanes::Lanes;
-use super::record::{self, Insert};
+use super::record::{Insert, Rows};
 use super::{Commit, LaneKey, NewRecord, Outcome, RecordKey, Write, derive, is_noted};
 use crate::store::fleet;
 
@@ -37,6 +37,7 @@ struct Batch<'a> {
     c: &'a Connection,
     lanes: &'a mut Lanes,
     boots: Boots,
+    rows: Rows<'a>,
     touched: BTreeMap<LaneKey, Touched>,
     /// The newest health of each agent: what is kept beside the ledger is one row per agent, and a backlog
     /// brings hundreds of them in one transaction.
@@ -54,6 +55,7 @@ pub(super) fn run<'a>(
         c,
         lanes,
         boots: Boots::default(),
+        rows: Rows::new(c)?,
         touched: BTreeMap::new(),
         health: HashMap::new(),
         zone: None,
@@ -89,7 +91,7 @@ impl<'a> Batch<'a> {
             Write::Imported { new, import } => self.record(new, Some(*import)),
             Write::Again(new) => {
                 let dated = self.date(new)?;
-                if let Insert::NowReadable(id) = record::insert(self.c, new, dated.as_ref())? {
+                if let Insert::NowReadable(id) = self.rows.insert(new, dated.as_ref())? {
                     self.derive(id, new, dated.as_ref())?;
                 }
                 Ok(Outcome::Noted)
@@ -136,7 +138,7 @@ impl<'a> Batch<'a> {
         let lane = &new.key.lane;
         self.sent(&new.key, new.received_ms);
         let dated = self.date(new)?;
-        let insert = record::insert(self.c, new, dated.as_ref())?;
+        let insert = self.rows.insert(new, dated.as_ref())?;
         let known = self.lanes.get(self.c, lane)?;
         known.cover(new.key.seq);
         match insert {

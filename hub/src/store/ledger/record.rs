@@ -1,12 +1,23 @@
 //! One record's row.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::HashMap;
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params};
 use scc_common::checksum::Checksum;
 use scc_common::clock::{ClockQuality, Dated};
+use scc_common::id::{AgentId, DeviceId};
 use scc_common::record::RecordBody;
 
 use super::lanes::key_params;
 use super::{NewRecord, RecordKey};
+
+/// Writes the rows of one transaction.
+pub(super) struct Rows<'a> {
+    c: &'a Connection,
+    insert: CachedStatement<'a>,
+    /// Whether the register knows the agent, or the agent's device.
+    declared: HashMap<(AgentId, Option<DeviceId>), bool>,
+}
 
 pub(super) enum Insert {
     Stored(i64),
@@ -38,48 +49,89 @@ impl<'a> Said<'a> {
     }
 }
 
-pub(super) fn insert(
-    c: &Connection,
-    new: &NewRecord,
-    dated: Option<&Dated>,
-) -> rusqlite::Result<Insert> {
-    let corrected_ms = dated.and_then(|d| d.corrected_ms);
-    let (agent, epoch, stream) = key_params(&new.key.lane);
-    let seq = new.key.seq.cast_signed();
-    let said = Said::of(new.said.as_deref());
-    let (body, media) = (new.body.row(), new.body.media());
-    // Not RETURNING, which goes through a table of its own for each row.
-    let inserted = c
-        .prepare_cached(
+impl<'a> Rows<'a> {
+    pub(super) fn new(c: &'a Connection) -> rusqlite::Result<Self> {
+        // Not RETURNING, which goes through a table of its own for each row.
+        let insert = c.prepare_cached(
             "INSERT INTO record (agent, epoch, stream, seq, sum, size, readable, device, declared,
                                  boot, mono_ms, wall_ms, quality, received_ms, body, media, corrected_ms)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
-                     CASE WHEN ?8 IS NULL THEN EXISTS (SELECT 1 FROM site WHERE id = ?1)
-                          ELSE EXISTS (SELECT 1 FROM device WHERE site = ?1 AND id = ?8) END,
-                     ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17)
              ON CONFLICT (agent, epoch, stream, seq) DO NOTHING",
-        )?
-        .execute(params![
+        )?;
+        Ok(Self {
+            c,
+            insert,
+            declared: HashMap::new(),
+        })
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        new: &NewRecord,
+        dated: Option<&Dated>,
+    ) -> rusqlite::Result<Insert> {
+        let device = new.said.as_ref().and_then(|said| said.device.as_ref());
+        let declared = self.declared(&new.key.lane.agent, device)?;
+        let corrected_ms = dated.and_then(|d| d.corrected_ms);
+        let (agent, epoch, stream) = key_params(&new.key.lane);
+        let said = Said::of(new.said.as_deref());
+        let inserted = self.insert.execute(params![
             agent,
             epoch,
             stream,
-            seq,
+            new.key.seq.cast_signed(),
             new.sum.0.as_slice(),
             i64::try_from(new.size).unwrap_or(i64::MAX),
             new.said.is_some(),
             said.device,
+            declared,
             said.boot,
             said.mono_ms,
             said.wall_ms,
             said.quality,
             new.received_ms,
-            body,
-            media,
+            new.body.row(),
+            new.body.media(),
             corrected_ms,
         ])?;
-    if inserted > 0 {
-        return Ok(Insert::Stored(c.last_insert_rowid()));
+        if inserted > 0 {
+            Ok(Insert::Stored(self.c.last_insert_rowid()))
+        } else {
+            known(self.c, new, &said, corrected_ms)
+        }
     }
+
+    /// No other process changes the register within a transaction.
+    fn declared(&mut self, agent: &AgentId, device: Option<&DeviceId>) -> rusqlite::Result<bool> {
+        let key = (agent.clone(), device.cloned());
+        if let Some(declared) = self.declared.get(&key) {
+            return Ok(*declared);
+        }
+        let declared = match device {
+            None => self
+                .c
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM site WHERE id = ?1)")?
+                .query_row([agent.as_str()], |row| row.get(0)),
+            Some(device) => self
+                .c
+                .prepare_cached("SELECT EXISTS (SELECT 1 FROM device WHERE site = ?1 AND id = ?2)")?
+                .query_row([agent.as_str(), device.as_str()], |row| row.get(0)),
+        }?;
+        self.declared.insert(key, declared);
+        Ok(declared)
+    }
+}
+
+/// There is a row of this number already.
+fn known(
+    c: &Connection,
+    new: &NewRecord,
+    said: &Said<'_>,
+    corrected_ms: Option<i64>,
+) -> rusqlite::Result<Insert> {
+    let (agent, epoch, stream) = key_params(&new.key.lane);
+    let seq = new.key.seq.cast_signed();
+    let (body, media) = (new.body.row(), new.body.media());
     let (id, sum, readable): (i64, Vec<u8>, bool) = c
         .prepare_cached(
             "SELECT id, sum, readable FROM record WHERE agent = ?1 AND epoch = ?2 AND stream = ?3 AND seq = ?4",
