@@ -62,9 +62,9 @@ kills: build
 outage: build
 	@exec target/debug/scc-ordeal outage --minutes $(MINUTES)
 
-# `make faults SCALE=20` for a look, `make faults SEED=7`
+# `make faults SCALE=20` for a look, `make faults SEED=7`, `make faults PARTS="power-cuts corruption"`
 faults: build
-	@tests/faults.sh
+	@PARTS='$(PARTS)' tests/faults.sh
 
 # every promise broken on purpose, one by one, in a copy of the tree; each must turn its test red
 faults-selftest: setup
