@@ -416,15 +416,29 @@ impl Config {
     }
 }
 
-/// The state directory and the limits of the buffer alone, for commands that need no secret: the
-/// files that the configuration names need not be readable.
+/// What commands need that touch no device and no hub.
+#[derive(Debug)]
+pub struct State {
+    /// Where the buffer is.
+    pub dir: PathBuf,
+    /// Limits of the buffer.
+    pub buffer: BufferLimits,
+    /// How much of the link may be used, and when.
+    pub budget: Budget,
+}
+
+/// The state directory and the limits alone, for commands that need no secret: the files that the
+/// configuration names need not be readable.
 ///
 /// # Errors
-/// As [`Config::load`], as far as these two go.
-pub fn state(file: &Path) -> Result<(PathBuf, BufferLimits), ConfigError> {
+/// As [`Config::load`], as far as these go.
+pub fn state(file: &Path) -> Result<State, ConfigError> {
     let doc = Document::<Shape>::load(file)?;
-    let limits = limits(&doc, &doc.value.buffer)?;
-    Ok((doc.value.state_dir.into_inner(), limits))
+    Ok(State {
+        buffer: limits(&doc, &doc.value.buffer)?,
+        budget: uplink::budget(&doc, &doc.value.uplink)?,
+        dir: doc.value.state_dir.into_inner(),
+    })
 }
 
 fn limits(doc: &Document<Shape>, b: &BufferShape) -> Result<BufferLimits, ConfigError> {

@@ -188,6 +188,12 @@ hub-missing-remedy = Sites and days are in the technical details. Leave the boxe
 hub-slow = The hub is slow at storing data
 hub-slow-what = Everything is received and nothing is lost, but what is new is shown late.
 hub-slow-remedy = The database's disk on the hub's machine is slow: look at its health and at other programs that use it (a backup, copying).
+hub-files = New certificate files at the hub cannot be used
+hub-files-what = The old ones stay in use: sites and pages go on. What was to be renewed or revoked with the new files is not yet.
+hub-files-remedy = The technical details name the file and what is wrong with it. Make it anew with scc-provision and copy certificate and key, or issuing level and list, once more; the hub reads them within seconds. Do not restart the hub before: it would not come up.
+hub-ending = A certificate of the hub has to be replaced
+hub-ending-what = It ends within 30 days or has ended; which one and when is in the technical details. When the hub's certificate has ended, boxes at the sites cannot connect (their data stays in them); when that of the pages has, browsers warn of them; when the revocation list has, everything goes on, but nobody has looked at who is to be kept out.
+hub-ending-remedy = Issue it anew with scc-provision on the computer with the authority and copy the files to the hub's machine; no restart is needed.
 
 # sites
 all-sites = All sites

@@ -7,8 +7,10 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Point {
+    /// All bytes of a media file are written; it is not synced, and does not have its name.
+    MediaWritten = 1,
     /// A media file and its folder are durable; its row is not yet handed to the committer.
-    MediaDurable = 1,
+    MediaDurable,
     /// All statements of a transaction are done; it is not committed.
     Uncommitted,
     /// The transaction is durable; nobody has been told.

@@ -18,7 +18,7 @@ pub mod gate;
 pub mod ingest;
 pub mod lock;
 pub mod media;
-mod renewal;
+pub mod renewal;
 pub mod serve;
 pub mod store;
 pub mod web;

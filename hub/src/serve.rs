@@ -83,6 +83,7 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
         CancellationToken::new(),
         CancellationToken::new(),
     );
+    let files = gate.told();
     let (gate, arrivals, mut gate_task) = gate.start(stop_gate.clone()).await?;
     let (notices, news) = broadcast::channel::<Arc<Notice>>(NOTICES);
     let (status, ingest_status) = watch::channel(Status::default());
@@ -122,6 +123,7 @@ pub async fn run(config: &Config) -> Result<(), ServeError> {
         metrics,
         ingest: ingest_status,
         missing,
+        files,
         stop: stop_web.clone(),
     };
     let mut web = web.serve(parts)?;

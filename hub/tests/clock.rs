@@ -267,3 +267,57 @@ async fn the_health_of_a_box_stays_and_its_texts_stay_short_when_its_boot_is_mea
     let longest = "SELECT max(length(detail)) FROM device_state";
     assert!(hub.count(longest) <= 301, "{}", hub.count(longest));
 }
+
+#[tokio::test]
+async fn a_record_that_cannot_be_dated_again_keeps_its_time_and_holds_up_no_other() {
+    let (hub, booted) = (Hub::start().await, booted_ms());
+    hub.sql()
+        .execute_batch(
+            "CREATE TRIGGER t BEFORE INSERT ON device_state WHEN NEW.record = 2 AND NEW.changed_ms > 1000000
+             BEGIN SELECT raise(ABORT, 'not this one'); END",
+        )
+        .unwrap();
+    let of_this_boot = (1..=300).map(|seq| (seq, down(lost(BOOT, 1_000 + seq * 1_000))));
+    hub.records(EVENTS, of_this_boot).await;
+    hub.records(EVENTS, [(301, down(lost(OTHER_BOOT, 5_000)))])
+        .await;
+    hub.until_watermark(EVENTS, 301).await;
+    measured(&hub, BOOT, booted).await;
+    measured(&hub, OTHER_BOOT, booted).await;
+    let settled = "SELECT count(*) FROM boot WHERE dated_to IS NULL";
+    hub.until(|hub| hub.count(settled) == 2).await;
+    assert_eq!(
+        hub.count("SELECT count(*) FROM record WHERE corrected_ms IS NOT NULL"),
+        300
+    );
+    // nothing of the attempt is left: neither half a correction nor a state that is gone
+    assert_eq!(
+        hub.texts("SELECT seq || ' ' || wall_ms FROM record WHERE corrected_ms IS NULL"),
+        ["2 3000"]
+    );
+    assert_eq!(
+        hub.count("SELECT changed_ms FROM device_state WHERE record = 2"),
+        2_700
+    );
+    assert_eq!(hub.count("SELECT count(*) FROM device_state"), 301);
+}
+
+#[tokio::test]
+async fn two_boots_that_tell_a_state_of_the_same_millisecond_take_nothing_from_each_other() {
+    let (hub, booted) = (Hub::start().await, booted_ms());
+    let records = [
+        (1, down(lost(BOOT, 5_000))),
+        (2, down(lost(OTHER_BOOT, 5_000))),
+    ];
+    hub.records(EVENTS, records).await;
+    hub.until_watermark(EVENTS, 2).await;
+    measured(&hub, BOOT, booted).await;
+    let settled = "SELECT count(*) FROM boot WHERE dated_to IS NULL";
+    hub.until(|hub| hub.count(settled) == 1).await;
+    assert_eq!(
+        hub.texts(
+            "SELECT record || ' ' || (changed_ms > 1000000) FROM device_state ORDER BY record"
+        ),
+        ["1 1", "2 0"]
+    );
+}

@@ -96,6 +96,18 @@ async fn other_days_are_reached_from_the_site_and_no_day_to_come_is_offered() {
         .text();
     assert!(today.contains("/lokasi/rsud/tanda-terima/2026-11-23\" rel=\"prev\""));
     assert!(!today.contains("rel=\"next\""), "tomorrow has no receipt");
+    let other = "/lokasi/rsud/tanda-terima/2026-11-23";
+    let page = operator.get(other).await.text();
+    assert!(
+        !page.contains(&format!("<a href=\"{other}\"")),
+        "a page of a day leads to itself"
+    );
+    // above the receipt and below it
+    for (day, rel) in [("22", "prev"), ("24", "next")] {
+        let link = format!("href=\"/lokasi/rsud/tanda-terima/2026-11-{day}\" rel=\"{rel}\"");
+        assert_eq!(page.matches(&link).count(), 2, "{link}");
+    }
+    assert!(page.contains("<a href=\"#hari\">Hari lain</a>") && page.contains("id=\"hari\""));
     let chosen = operator
         .get("/lokasi/rsud/tanda-terima?hari=2026-11-20")
         .await;

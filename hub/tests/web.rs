@@ -582,6 +582,51 @@ async fn the_hubs_own_trouble_is_on_every_page_and_counts_against_no_site() {
 }
 
 #[tokio::test]
+async fn a_certificate_file_that_cannot_be_used_is_on_the_operators_pages_until_it_can() {
+    async fn until(browser: &mut Browser<'_>, there: bool) -> String {
+        let title = "Berkas sertifikat baru di pusat tidak dapat dipakai";
+        for _ in 0..300 {
+            let page = browser.get("/lokasi").await.text();
+            if page.contains(title) == there {
+                return page;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{title:?}: still not {there}");
+    }
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let mut agency = Browser::of(&house, "rsud").await;
+    let overview = operator.get("/").await.text();
+    assert!(overview.contains("2 hal menunggu tindakan."), "{overview}");
+    let good = std::fs::read(house.certificate()).unwrap();
+    std::fs::write(house.certificate(), &good[..200]).unwrap();
+    let page = until(&mut operator, true).await;
+    assert!(
+        page.contains("scc-provision") && page.contains("web.pem"),
+        "what to do, and where"
+    );
+    assert!(page.contains("sejak 09.42"));
+    let overview = operator.get("/").await.text();
+    assert!(
+        overview.contains("3 hal menunggu tindakan."),
+        "it waits for somebody"
+    );
+    let page = agency.get("/lokasi").await.text();
+    assert!(
+        !page.contains("Berkas sertifikat baru"),
+        "no agency can do anything about it"
+    );
+    let page = operator.get("/lokasi/rsud").await.text();
+    assert!(
+        page.contains("menerima<"),
+        "nothing is held up: the cause chain"
+    );
+    std::fs::write(house.certificate(), good).unwrap();
+    until(&mut operator, false).await;
+}
+
+#[tokio::test]
 async fn a_page_that_breaks_promises_nothing_that_the_hub_does_not_keep() {
     let house = House::build().await;
     let mut operator = Browser::of(&house, "meja-2").await;

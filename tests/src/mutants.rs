@@ -1,8 +1,9 @@
 //! Mutants: our own code with one promise broken on purpose, each with the test that must notice.
 //!
 //! `tests/mutants.toml` lists them. `make faults-selftest` copies the source tree, holds every named
-//! test against the copy as it is (it must pass), then against each mutant (it must fail, and not
-//! merely fail to build). A mutant whose text is no longer in the code is an error, and `make test`
+//! test against the copy as it is (it must pass), then against each mutant (it must fail by its own name:
+//! neither a build that fails or is killed nor a test that takes its process down says that it noticed). A
+//! mutant whose text is no longer in the code is an error, and `make test`
 //! says so at once.
 
 use std::collections::BTreeSet;
@@ -100,6 +101,34 @@ enum Ended {
 impl Test {
     /// Runs it in `tree`; nothing else of the crate runs.
     fn run(&self, tree: &Path, build: &Path, log: &Path) -> anyhow::Result<Ended> {
+        // Apart, because cargo says the same of a compiler and of a test that were killed.
+        let (built, said) = self.cargo(tree, build, &["--no-run"])?;
+        std::fs::write(log, &said)?;
+        ensure!(
+            built,
+            "`{}` cannot be built; see {}",
+            self.name,
+            log.display()
+        );
+        let (passed, ran) = self.cargo(tree, build, &["--", "--exact", &self.name])?;
+        std::fs::write(log, said + &ran)?;
+        let line = |end: &str| {
+            let wanted = format!("test {} ... {end}", self.name);
+            ran.lines().any(|line| line.starts_with(&wanted))
+        };
+        match (passed, line("ok"), line("FAILED")) {
+            (true, true, false) => Ok(Ended::Passed),
+            (false, false, true) => Ok(Ended::Failed),
+            _ => bail!(
+                "`{}` neither passed nor failed; see {}",
+                self.name,
+                log.display()
+            ),
+        }
+    }
+
+    /// Whether `cargo test` for its target succeeds, and all that is said meanwhile.
+    fn cargo(&self, tree: &Path, build: &Path, rest: &[&str]) -> anyhow::Result<(bool, String)> {
         let target = match self.target.as_str() {
             "lib" => vec!["--lib"],
             file => vec!["--test", file],
@@ -108,31 +137,14 @@ impl Test {
             .current_dir(tree)
             .args(["test", "--locked", "--package", &self.package])
             .args(target)
-            .args(["--target-dir"])
+            .arg("--target-dir")
             .arg(build)
-            .args(["--", "--exact", &self.name])
+            .args(rest)
             .output()
             .context("cargo cannot be started")?;
         let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-        std::fs::write(log, &said)?;
-        let said = String::from_utf8_lossy(&said);
-        let line = |end: &str| {
-            let wanted = format!("test {} ... {end}", self.name);
-            said.lines().any(|line| line.starts_with(&wanted))
-        };
-        match (output.status.success(), line("ok"), line("FAILED")) {
-            (true, true, _) => Ok(Ended::Passed),
-            (false, _, true) => Ok(Ended::Failed),
-            // a test that takes the whole process down is noticed too
-            (false, false, false) if said.contains("process didn't exit successfully") => {
-                Ok(Ended::Failed)
-            }
-            _ => bail!(
-                "`{}` neither passed nor failed; see {}",
-                self.name,
-                log.display()
-            ),
-        }
+        let said = String::from_utf8_lossy(&said).into_owned();
+        Ok((output.status.success(), said))
     }
 }
 
@@ -230,4 +242,58 @@ fn copy_tree(tree: &Path, copy: &Path) -> anyhow::Result<()> {
         std::fs::copy(&from, &to)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A crate with this library and build script, and what became of its test `red`.
+    fn ended(library: &str, script: &str) -> anyhow::Result<Ended> {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        std::fs::create_dir(dir.path().join("src")).unwrap();
+        write(
+            "Cargo.toml",
+            "[package]\nname = \"small\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n",
+        );
+        write(
+            "Cargo.lock",
+            "version = 4\n\n[[package]]\nname = \"small\"\nversion = \"0.0.0\"\n",
+        );
+        write("src/lib.rs", library);
+        write("build.rs", script);
+        let test = Test {
+            package: "small".into(),
+            target: "lib".into(),
+            name: "red".into(),
+        };
+        test.run(
+            dir.path(),
+            &dir.path().join("build"),
+            &dir.path().join("log"),
+        )
+    }
+
+    #[test]
+    fn only_a_named_test_that_fails_has_noticed() {
+        const SCRIPT: &str = "fn main() {}";
+        let test = |body: &str| ended(&format!("#[test] fn red() {{ {body} }}"), SCRIPT);
+        assert_eq!(test("").unwrap(), Ended::Passed);
+        assert_eq!(test("panic!()").unwrap(), Ended::Failed);
+        // the build fails, or is killed
+        let said = test("let n: u8 = \"\";").unwrap_err().to_string();
+        assert!(said.contains("cannot be built"), "{said}");
+        let killed = "fn main() { std::process::abort() }";
+        let said = ended("#[test] fn red() {}", killed).unwrap_err();
+        assert!(said.to_string().contains("cannot be built"), "{said}");
+        // the test's process is killed, or there is no such test, whatever else fails
+        for library in [
+            "#[test] fn red() { std::process::abort() }",
+            "#[test] fn other() { panic!() }",
+        ] {
+            let said = ended(library, SCRIPT).unwrap_err().to_string();
+            assert!(said.contains("neither passed nor failed"), "{said}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Where fuzzing begins: one small valid input for each kind of message, `*/fuzz/seeds/TARGET/NAME`.
 //!
-//! The test says when a format has moved away from its seeds. To write them anew:
-//! `SCC_WRITE_SEEDS=1 cargo test -p scc-tests --test fuzz_seeds`. What fuzzing itself has found is
+//! The tests say when a format has moved away from its seeds. To write the agent's anew:
+//! `SCC_WRITE_SEEDS=1 cargo test -p scc-tests --test fuzz_seeds`. Those of the hub are MQTT packets, which no
+//! code of ours writes: they are held by what the gate reads out of them. What fuzzing itself has found is
 //! beside them, in `*/fuzz/corpus/TARGET/`.
 
 #![expect(
@@ -16,6 +17,7 @@ mod samples;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use bytes::BytesMut;
 use samples::{Kind, samples};
 use scc_agent::capture::camera::protocol::{Head, encode};
 use scc_common::checksum::Checksum;
@@ -24,6 +26,8 @@ use scc_common::export::{Begin, Writer};
 use scc_common::header::Header;
 use scc_common::id::{AgentId, Epoch};
 use scc_common::stream::Stream;
+use scc_hub::gate::limits::MAX_PACKET;
+use scc_hub::gate::packet::{Front, Inbound, Rules, next};
 use scc_tests::terminal::seeds;
 
 fn fuzz(of: &str) -> PathBuf {
@@ -122,4 +126,55 @@ fn every_target_begins_with_valid_messages_of_today() {
             assert!(expected.contains(&file), "{file:?} is nobody's seed");
         }
     }
+}
+
+/// What the gate reads out of a seed, whose first byte says where the stream is cut.
+fn packets(seed: &[u8]) -> Vec<Inbound> {
+    let (cut, stream) = seed.split_first().unwrap();
+    let (mut buffer, mut read) = (BytesMut::new(), Vec::new());
+    for part in stream.chunks(usize::from(*cut)) {
+        buffer.extend_from_slice(part);
+        while let Front::Packet(packet) = next(&mut buffer, MAX_PACKET).unwrap() {
+            read.push(packet);
+        }
+    }
+    assert!(buffer.is_empty(), "{read:?}, and then {buffer:?}");
+    read
+}
+
+#[test]
+fn every_target_of_the_hub_begins_with_packets_that_the_gate_reads_and_admits() {
+    let rules = Rules::new(AgentId::new("a").unwrap());
+    let admitted = |name: &str, packet: &Inbound| match (name, packet) {
+        ("connect", connect @ Inbound::Connect { .. }) => rules.connect(connect.clone()) == Ok(30),
+        (
+            "publish",
+            Inbound::Publish {
+                publish,
+                acknowledged: true,
+            },
+        ) => rules.publish(publish).is_ok() && publish.payload == "hi",
+        ("subscribe", Inbound::Subscribe { pkid: 1, filters }) => rules.subscribe(filters).is_ok(),
+        _ => false,
+    };
+    let targets = names(&fuzz("hub").join("fuzz_targets"));
+    let targets: Vec<_> = targets.iter().map(|t| t.file_stem().unwrap()).collect();
+    assert_eq!(
+        targets,
+        ["gate_packet"],
+        "a new target needs its seeds here"
+    );
+    let mut seen = BTreeSet::new();
+    for file in names(&fuzz("hub").join("seeds/gate_packet")) {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let read = packets(&std::fs::read(&file).unwrap());
+        match (name.as_str(), &read[..]) {
+            ("ping-disconnect", [Inbound::Ping, Inbound::Disconnect]) => {}
+            (name, [packet]) if admitted(name, packet) => {}
+            _ => panic!("{name} is not what it was meant to be: {read:?}"),
+        }
+        seen.insert(name);
+    }
+    let all = ["connect", "ping-disconnect", "publish", "subscribe"];
+    assert_eq!(seen, all.map(str::to_owned).into());
 }

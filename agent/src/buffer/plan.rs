@@ -63,6 +63,8 @@ pub struct Forecast {
     /// Hours of the outage, up to its end, whose records would still be there; the whole outage if
     /// nothing of it was dropped.
     pub kept_hours: f64,
+    /// Bytes that wait at the end of the outage, what waits now among them.
+    pub kept_bytes: f64,
     /// Hours after which the first record that the hub has not would be dropped, or, for want of room
     /// on the card, refused; none within the outage. Right to within one file.
     pub lost_after_hours: Option<f64>,
@@ -179,6 +181,7 @@ pub fn forecast(
                 true => (kept / rate).min(hours),
                 false => hours,
             },
+            kept_bytes: kept,
             lost_after_hours: full.then(|| outage.begin_of_loss(stream, hours)),
         }
     };

@@ -17,9 +17,14 @@ use crate::status::Status;
 
 /// Prints one table of the buffer's lanes, read from its files only.
 pub fn main(file: &Path, lang: Lang) -> ExitCode {
-    run::with_state(file, |dir, _| {
+    run::with_state(file, |state| {
         let again = as_agent("buffer stat", file);
-        print(&stat(dir, &again, SystemClock::new().wall_ms(), lang)?);
+        print(&stat(
+            &state.dir,
+            &again,
+            SystemClock::new().wall_ms(),
+            lang,
+        )?);
         Ok(())
     })
 }

@@ -32,7 +32,7 @@ pub fn check(dir: Option<&Path>, file: &Path, lang: Lang) -> ExitCode {
     let dir = match dir {
         Some(dir) => dir.to_owned(),
         None => match config::state(file) {
-            Ok((dir, _)) => dir,
+            Ok(state) => state.dir,
             Err(error) => return refuse(&error, EXIT_CONFIG),
         },
     };

@@ -1,4 +1,5 @@
-//! `scc-agent buffer plan`: what would survive an outage of the hub, at the rates of this card.
+//! `scc-agent buffer plan`: what would survive an outage of the hub, at the rates of this card, and how long
+//! it then takes to be sent.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,6 +7,7 @@ use std::process::ExitCode;
 use std::str::FromStr;
 use std::time::Duration;
 
+use scc_common::clock::{Clock as _, SystemClock, WallMs};
 use scc_common::lang::Lang;
 
 use super::units::{ago, size};
@@ -14,7 +16,9 @@ use super::{print, run};
 use crate::buffer::inspect;
 use crate::buffer::plan::{self, Forecast};
 use crate::capture::health;
-use crate::config::BufferLimits;
+use crate::config::State;
+use crate::uplink::budget::Budget;
+use crate::uplink::drain::{Drained, drain, per_day};
 
 /// Longest outage that is planned for, hours.
 const MOST_HOURS: u32 = 366 * 24;
@@ -42,13 +46,15 @@ impl FromStr for Outage {
 
 /// Prints one table of the streams, the one that goes first standing first.
 pub fn main(file: &Path, outage: Outage, lang: Lang) -> ExitCode {
-    run::with_state(file, |dir, limits| {
-        print(&page(dir, limits, outage, lang)?);
+    run::with_state(file, |state| {
+        print(&page(state, outage, SystemClock::new().wall_ms(), lang)?);
         Ok(())
     })
 }
 
-fn page(dir: &Path, limits: &BufferLimits, outage: Outage, lang: Lang) -> Result<String, String> {
+/// As if the outage began now.
+fn page(state: &State, outage: Outage, now: WallMs, lang: Lang) -> Result<String, String> {
+    let (dir, limits) = (&state.dir, &state.buffer);
     let measured = plan::measure(dir).map_err(|error| {
         let root = inspect::root(dir);
         unreadable(&root, &error, "scc-agent buffer plan", lang)
@@ -56,7 +62,66 @@ fn page(dir: &Path, limits: &BufferLimits, outage: Outage, lang: Lang) -> Result
     let free = health::disk(dir).map_or(0, |(_, free)| free);
     let forecast = plan::forecast(&measured, limits, free, f64::from(outage.hours));
     let room = plan::room(&measured, limits, free);
-    Ok(table(&forecast, outage, room, lang))
+    let back = now.saturating_add(i64::from(outage.hours) * 3_600_000);
+    let mut text = table(&forecast, outage, room, lang);
+    text.push_str(&afterwards(&forecast, &state.budget, back, lang));
+    Ok(text)
+}
+
+/// How long what waits takes to be sent once the hub is `back`.
+fn afterwards(forecast: &[Forecast], budget: &Budget, back: WallMs, lang: Lang) -> String {
+    let backlog: f64 = forecast.iter().map(|row| row.kept_bytes).sum();
+    let per_hour: f64 = forecast.iter().map(|f| f.measured.bytes_per_hour()).sum();
+    let waiting = size(whole(backlog));
+    let sent = match (drain(budget, backlog, per_hour / 3_600.0, back), lang) {
+        (Drained::Within(hours), _) => {
+            let span = span(hours, lang);
+            match lang {
+                Lang::Id => format!(
+                    "Dengan anggaran di `[uplink]` semuanya terkirim dalam {span}, di samping yang baru."
+                ),
+                Lang::En => format!(
+                    "Under the budget of `[uplink]` all of it is sent within {span}, beside what is new."
+                ),
+            }
+        }
+        (Drained::ByTheLink(hours), Lang::Id) if hours > 0.0 => format!(
+            "Setelah {} `[uplink]` tidak membatasi lagi; sisanya terkirim secepat jalurnya.",
+            span(hours, lang)
+        ),
+        (Drained::ByTheLink(hours), Lang::En) if hours > 0.0 => format!(
+            "After {} `[uplink]` sets no limit; what is left is sent as fast as the link can.",
+            span(hours, lang)
+        ),
+        (Drained::ByTheLink(_), _) => lang
+            .pick(
+                "`[uplink]` tidak membatasi: semuanya terkirim secepat jalurnya.",
+                "`[uplink]` sets no limit: all of it is sent as fast as the link can.",
+            )
+            .to_owned(),
+        (Drained::Never, _) => {
+            let day = size(whole(per_hour * 24.0));
+            let may = size(whole(per_day(budget).unwrap_or(0.0)));
+            match lang {
+                Lang::Id => format!(
+                    "Dengan anggaran di `[uplink]` itu TIDAK PERNAH habis: yang baru {day}/hari, yang boleh\n\
+                     dikirim {may}/hari. Naikkan anggarannya, atau kurangi rekaman dan cuplikan."
+                ),
+                Lang::En => format!(
+                    "Under the budget of `[uplink]` it NEVER comes to an end: {day}/day are new, {may}/day may\n\
+                     be sent. Raise the budget, or take less video and fewer stills."
+                ),
+            }
+        }
+    };
+    match lang {
+        Lang::Id => {
+            format!(
+                "Sesudah itu {waiting} menunggu; kejadian dan absensi dikirim lebih dahulu.\n{sent}\n"
+            )
+        }
+        Lang::En => format!("{waiting} wait then; events and punches are sent first.\n{sent}\n"),
+    }
 }
 
 fn table(forecast: &[Forecast], outage: Outage, room: u64, lang: Lang) -> String {
@@ -165,6 +230,7 @@ mod tests {
                 per_hour,
             },
             kept_hours: 31.0,
+            kept_bytes: 200_000_000.0,
             lost_after_hours,
         }
     }
@@ -202,10 +268,57 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_technician_sees_how_long_sending_takes_and_whether_it_ever_ends() {
+        // 20 kB/s come and 400 MB wait
+        let rows = [
+            row(Stream::Segment, Some(180.0), None),
+            row(Stream::Snapshot, Some(180.0), None),
+        ];
+        let said = |usual, lang| {
+            let budget = Budget {
+                usual,
+                ..Budget::default()
+            };
+            afterwards(&rows, &budget, 0, lang)
+        };
+        let text = said(Some(60_000), Lang::Id);
+        assert!(text.starts_with("Sesudah itu 400 MB menunggu;"), "{text}");
+        assert!(text.contains("terkirim dalam 2 jam"), "{text}");
+        let text = said(Some(60_000), Lang::En);
+        assert!(text.starts_with("400 MB wait then;"), "{text}");
+        assert!(text.contains("is sent within 2 h"), "{text}");
+        let text = said(Some(15_000), Lang::Id);
+        assert!(
+            text.contains("TIDAK PERNAH habis: yang baru 1728 MB/hari"),
+            "{text}"
+        );
+        assert!(text.contains("1296 MB/hari"), "{text}");
+        assert!(said(Some(15_000), Lang::En).contains("NEVER"));
+        assert!(said(None, Lang::Id).contains("tidak membatasi: semuanya"));
+        let office = Budget {
+            usual: None,
+            hours: vec![crate::uplink::budget::Hours {
+                days: [true; 7],
+                from: 0,
+                to: 8 * 60,
+                bytes_per_s: 4_000,
+            }],
+            utc_offset_min: 0,
+        };
+        let text = afterwards(&rows, &office, 0, Lang::Id);
+        assert!(
+            text.contains("Setelah 8 jam `[uplink]` tidak membatasi lagi"),
+            "{text}"
+        );
+        assert!(afterwards(&rows, &office, 0, Lang::En).contains("After 8 h `[uplink]`"));
+    }
+
     #[tokio::test]
     async fn the_rates_are_those_of_the_records_on_this_card() {
         use crate::buffer::Buffer;
-        use scc_common::clock::{Clock, ManualClock};
+        use crate::config::BufferLimits;
+        use scc_common::clock::ManualClock;
         use scc_common::record::{Content, Event, RecordBody};
         let (dir, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(0));
         let limits = BufferLimits {
@@ -220,7 +333,15 @@ mod tests {
             clock.advance(10_000);
         }
         // also while the agent runs
-        let text = page(dir.path(), &limits, Outage { hours: 72 }, Lang::Id).unwrap();
+        let state = State {
+            dir: dir.path().to_owned(),
+            buffer: limits,
+            budget: Budget {
+                usual: Some(4_000),
+                ..Budget::default()
+            },
+        };
+        let text = page(&state, Outage { hours: 72 }, 0, Lang::Id).unwrap();
         let row = text.lines().find(|line| line.starts_with("kejadian"));
         let cells: Vec<_> = row.unwrap().split_whitespace().collect();
         assert_eq!(
@@ -229,6 +350,7 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("?: "), "{text}");
+        assert!(text.contains("semuanya terkirim dalam "), "{text}");
         buffer.close().await;
     }
 
@@ -245,7 +367,12 @@ mod tests {
     fn a_box_where_no_agent_ran_is_told_so() {
         let dir = tempfile::tempdir().unwrap();
         let outage = Outage { hours: 72 };
-        let said = page(dir.path(), &BufferLimits::default(), outage, Lang::En).unwrap_err();
+        let state = State {
+            dir: dir.path().to_owned(),
+            buffer: crate::config::BufferLimits::default(),
+            budget: Budget::default(),
+        };
+        let said = page(&state, outage, 0, Lang::En).unwrap_err();
         assert!(said.contains("no agent has run here yet"), "{said}");
     }
 }

@@ -8,7 +8,7 @@ use scc_common::config::EXIT_CONFIG;
 use tracing_subscriber::EnvFilter;
 
 use super::refuse;
-use crate::config::{self, BufferLimits, Config};
+use crate::config::{self, Config, State};
 use crate::runtime;
 
 /// Runs the agent. Exit status 2: the configuration is wrong and nothing was started; 1: it could
@@ -41,15 +41,12 @@ pub fn main(file: &Path) -> ExitCode {
     }
 }
 
-/// Runs something that needs only the state directory and the buffer's limits; the secrets that the
-/// configuration names need not be readable.
-pub(super) fn with_state(
-    file: &Path,
-    f: impl FnOnce(&Path, &BufferLimits) -> Result<(), String>,
-) -> ExitCode {
+/// Runs something that needs only the state directory and the limits; the secrets that the configuration
+/// names need not be readable.
+pub(super) fn with_state(file: &Path, f: impl FnOnce(&State) -> Result<(), String>) -> ExitCode {
     match config::state(file) {
         Err(error) => refuse(&error, EXIT_CONFIG),
-        Ok((dir, limits)) => match f(&dir, &limits) {
+        Ok(state) => match f(&state) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&error, 1),
         },

@@ -16,7 +16,8 @@ use crate::status::{Status, path};
 
 /// Prints the screen. Exit status 1 if the agent does not run (or cannot be asked).
 pub fn main(file: &Path, lang: Lang) -> ExitCode {
-    run::with_state(file, |dir, _| {
+    run::with_state(file, |state| {
+        let dir = &state.dir;
         let status = Status::read(dir)
             .map_err(|error| unreadable(&path(dir), &error, &as_agent("status", file), lang))?;
         let now = SystemClock::new().wall_ms();

@@ -12,6 +12,7 @@
 
 mod backoff;
 pub mod budget;
+pub mod drain;
 pub mod floor;
 mod hello;
 mod lane;

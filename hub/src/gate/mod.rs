@@ -48,6 +48,7 @@ pub use self::router::Arrivals;
 
 use self::registry::Registry;
 use crate::config;
+use crate::renewal::Told;
 
 /// One payload that an agent published, on its way to ingest. Its bytes count against the agent's
 /// and the pool's share until this is dropped.
@@ -189,6 +190,12 @@ pub async fn open(config: &config::Gate, clock: SharedClock) -> Result<Opened, G
 }
 
 impl Opened {
+    /// Where it says what is wrong with its files while it runs.
+    #[must_use]
+    pub fn told(&self) -> Told {
+        self.tls.told()
+    }
+
     /// Lets agents in.
     ///
     /// The handle ends with `Ok` after `stop`, when all connections have left, and with

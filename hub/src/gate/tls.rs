@@ -24,7 +24,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
 
 use super::{GateError, events, lock};
 use crate::config;
-use crate::renewal::{self, Digest, digest};
+use crate::renewal::{self, Digest, Files, SOON_MS, Told, digest};
 
 /// Issuer and serial of a certificate: what a revocation list names it by.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -156,6 +156,7 @@ pub(super) struct Tls {
     current: ArcSwap<Loaded>,
     /// What was read last, usable or not, so that a bad file is reported once.
     seen: Mutex<Seen>,
+    told: Told,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,7 +190,13 @@ impl Tls {
                 config,
             }),
             seen: Mutex::new(seen),
+            told: Told::default(),
         })
+    }
+
+    /// Where it says what is wrong with the files.
+    pub(super) fn told(&self) -> Told {
+        self.told.clone()
     }
 
     /// For the next handshake.
@@ -208,25 +215,28 @@ impl Tls {
         let identity = digest(&[&self.files.certificate, &self.files.key]);
         if identity != seen.identity {
             seen.identity = identity;
-            match self.new_identity() {
-                Ok(()) => events::reloaded("the hub's certificate", self.revoked()),
-                Err(error) => events::reload_failed("the hub's certificate", &error),
-            }
+            let done = self.new_identity();
+            self.tell(Files::Gate, done.err().as_ref());
         }
         let mut changed = Changed::Nothing;
         let trust = digest(&[&self.files.agents_ca, &self.files.revocations]);
         if trust != seen.trust {
             seen.trust = trust;
-            match self.new_trust() {
-                Ok(done) => {
-                    changed = done;
-                    events::reloaded("the revocation list", self.revoked());
-                }
-                Err(error) => events::reload_failed("the revocation list", &error),
-            }
+            let done = self.new_trust();
+            self.tell(Files::Trust, done.as_ref().err());
+            changed = done.unwrap_or(changed);
         }
-        self.look_at_the_date(&mut seen);
+        self.look_at_the_dates(&mut seen);
         changed
+    }
+
+    fn tell(&self, files: Files, error: Option<&GateError>) {
+        match error {
+            None => events::reloaded(files.name(), self.revoked()),
+            Some(error) => events::reload_failed(files.name(), error),
+        }
+        let why = error.map(ToString::to_string);
+        self.told.unusable(files, why, self.clock.wall_ms());
     }
 
     fn revoked(&self) -> usize {
@@ -279,12 +289,16 @@ impl Tls {
     /// A list past its date still holds: revocations do not lapse. To refuse all agents because nobody
     /// brought the offline authority's new list in time would darken the whole county for a formality,
     /// and a thief gains nothing but the days since the last list. So it is an alarm and not a refusal.
-    fn look_at_the_date(&self, seen: &mut Seen) {
-        let current = self.current.load();
+    fn look_at_the_dates(&self, seen: &mut Seen) {
+        let (current, now) = (self.current.load(), self.clock.wall_ms());
+        let until = renewal::until(current.identity.chain.first());
+        self.told.ends(Files::Gate, until, SOON_MS, now);
+        self.told
+            .ends(Files::Trust, current.trust.next_update_ms, 0, now);
         let expired = current
             .trust
             .next_update_ms
-            .is_some_and(|until| until < self.clock.wall_ms());
+            .is_some_and(|until| until < now);
         if expired && !seen.expired {
             events::revocation_list_expired();
         }

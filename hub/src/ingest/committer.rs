@@ -19,6 +19,7 @@ use super::context::{Context, lock};
 use super::{CommittedRecord, IngestError, Notice, answer};
 use crate::crash::{self, Point};
 use crate::gate::Charge;
+use crate::media::Held;
 use crate::store::{Commit, LaneKey, Outcome, RecordKey, Store, StoreError, Write};
 
 /// Writes that wait for the next transaction.
@@ -42,6 +43,8 @@ pub(super) struct Entry {
     spooled: Option<RecordKey>,
     /// A media file that nothing refers to any longer when this is stored.
     stale: Option<String>,
+    /// The media file of this, which nothing refers to before it is stored.
+    file: Option<Held>,
     /// The gate's memory; given back on drop.
     charge: Arc<Charge>,
 }
@@ -53,6 +56,7 @@ impl Entry {
             hello: None,
             spooled: None,
             stale: None,
+            file: None,
             charge,
         }
     }
@@ -64,6 +68,11 @@ impl Entry {
 
     pub(super) fn replacing(mut self, stale: Option<String>) -> Self {
         self.stale = stale;
+        self
+    }
+
+    pub(super) fn holding(mut self, file: Option<Held>) -> Self {
+        self.file = file;
         self
     }
 
@@ -120,7 +129,7 @@ pub(super) async fn run(
                 committed = Some((commit, done));
             }
             Err(error @ (StoreError::Closed | StoreError::Gone(_))) => return Err(error.into()),
-            Err(StoreError::Refused(_) | StoreError::Sql(_)) => {
+            Err(error) if error.is_of_the_content() => {
                 one_by_one(&context, &mut pending, &mut answers).await?;
             }
             Err(error) => {

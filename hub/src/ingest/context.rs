@@ -19,6 +19,7 @@ use super::owed::Owed;
 use super::reread;
 use super::spool::Spool;
 use super::stuck::Stuck;
+use super::sweep;
 use super::{Downlink, IngestError, Limits, Notice, PERMISSION, Status, Trouble, TroubleKind};
 use crate::media::Media;
 use crate::store::{LaneKey, RecordKey, Store, Write};
@@ -303,8 +304,8 @@ impl Context {
 }
 
 /// What goes on beside the way of the records: reads again what was unreadable, dates again what more
-/// has become known of, looks at the media disk again and again, and now and then at the age of what is
-/// spooled.
+/// has become known of, looks at the media disk again and again, sweeps it, and looks now and then at the
+/// age of what is spooled.
 pub(super) async fn upkeep(
     context: Arc<Context>,
     limits: Limits,
@@ -320,7 +321,8 @@ pub(super) async fn upkeep(
         tokio::join!(
             reread,
             look_around(&context, &limits),
-            boot::keep_dated(&context)
+            boot::keep_dated(&context),
+            sweep::run(&context)
         )
     };
     tokio::select! {

@@ -137,7 +137,8 @@ impl Run<'_> {
         let size = body.len();
         let ready = prepare(key, header.sum, body, self.clock.wall_ms());
         if let Some((path, bytes)) = ready.file {
-            self.media.put(&path, bytes).await?;
+            // nothing sweeps while the hub's lock is ours
+            let _held = self.media.put(&path, bytes).await?;
         }
         let import = self.import;
         let new = Box::new(ready.new);
@@ -167,7 +168,7 @@ impl Run<'_> {
         self.bytes = 0;
         while !self.batch.is_empty() {
             let commit = match self.store.commit(self.batch.clone()).await {
-                Err(StoreError::Refused(_) | StoreError::Sql(_)) => {
+                Err(error) if error.is_of_the_content() => {
                     in_any_form(self.store, &mut self.batch[0]).await?
                 }
                 other => other?,

@@ -205,24 +205,30 @@ impl Worker {
     /// Makes the file durable, then hands the record on.
     async fn store(&self, ready: Prepared, charge: Arc<Charge>, spooled: bool) {
         let key = ready.new.key.clone();
-        if let Some((path, bytes)) = ready.file
-            && let Err(error) = self.context.media.put(&path, bytes).await
-        {
-            self.context
-                .media_trouble(Some((error.to_string(), (&error).into())));
-            if let MediaError::Full(_) | MediaError::Io(_) = error {
-                metrics::counter!("scc_ingest_media_failed_total").increment(1);
+        let mut file = None;
+        if let Some((path, bytes)) = ready.file {
+            match self.context.media.put(&path, bytes).await {
+                Ok(held) => file = Some(held),
+                Err(error) => return self.not_written(&key, &error, spooled).await,
             }
-            // The spooled copy takes room that is needed; the agent still has the record.
-            return if spooled {
-                self.discard(&key).await;
-            } else {
-                self.context.ack(&key.lane.agent, false, Vec::new());
-            };
         }
         crash::here(Point::MediaDurable);
-        let entry = Entry::new(Write::Record(Box::new(ready.new)), charge);
+        let entry = Entry::new(Write::Record(Box::new(ready.new)), charge).holding(file);
         self.commit(entry.spooled(spooled.then_some(key))).await;
+    }
+
+    async fn not_written(&self, key: &RecordKey, error: &MediaError, spooled: bool) {
+        self.context
+            .media_trouble(Some((error.to_string(), error.into())));
+        if let MediaError::Full(_) | MediaError::Io(_) = error {
+            metrics::counter!("scc_ingest_media_failed_total").increment(1);
+        }
+        // The spooled copy takes room that is needed; the agent still has the record.
+        if spooled {
+            self.discard(key).await;
+        } else {
+            self.context.ack(&key.lane.agent, false, Vec::new());
+        }
     }
 
     /// Forgets what is spooled of a record, and asks for it from the beginning.
@@ -262,7 +268,7 @@ pub(super) async fn is_stored(
 }
 
 /// Runs what waits for the disk where waiting is allowed.
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work)

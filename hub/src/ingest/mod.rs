@@ -30,6 +30,7 @@ mod prepare;
 mod reread;
 mod spool;
 mod stuck;
+mod sweep;
 #[cfg(test)]
 mod tests;
 

@@ -53,12 +53,17 @@ async fn again(context: &Context, record: Unreadable) -> Option<Entry> {
     };
     let ready = prepare(record.key, record.sum, body, record.received_ms);
     ready.new.said.as_ref()?;
+    let mut held = None;
     if let Some((path, bytes)) = ready.file {
-        context.media.put(&path, bytes).await.ok()?;
+        held = Some(context.media.put(&path, bytes).await.ok()?);
     }
     let stale = record
         .media
         .filter(|old| ready.new.body.media() != Some(old.as_str()));
     let write = Write::Again(Box::new(ready.new));
-    Some(Entry::new(write, Arc::default()).replacing(stale))
+    Some(
+        Entry::new(write, Arc::default())
+            .replacing(stale)
+            .holding(held),
+    )
 }

@@ -5,7 +5,9 @@
 //! one identity never share a file. What [`Media::put`] returned `Ok` for survives a power cut:
 //! file and folders are fsynced before.
 
+mod held;
 pub mod split;
+pub(crate) mod sweep;
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -15,11 +17,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Location;
-use object_store::{ObjectStoreExt, PutPayload};
+use object_store::{MultipartUpload as _, ObjectStoreExt, PutPayload};
 use scc_common::checksum::Checksum;
 use scc_common::clock::WallMs;
 use scc_common::id::{AgentId, Epoch, Seq};
 use scc_common::stream::Stream;
+use tokio::runtime::Handle;
+
+use crate::crash::{self, Point};
+pub use held::Held;
+use held::Holds;
 
 /// What is in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +84,7 @@ struct Inner {
     /// Folders that this process knows to be durable. `object_store` fsyncs the folders that it
     /// makes, but not one that another upload has made a moment earlier and not yet fsynced.
     durable: Mutex<HashSet<PathBuf>>,
+    holds: Holds,
 }
 
 /// Beyond this many known folders the set is forgotten: a few fsyncs more, no growth for ever.
@@ -107,6 +115,7 @@ impl Media {
                 root,
                 files,
                 durable: Mutex::new(HashSet::new()),
+                holds: Holds::default(),
             }),
         })
     }
@@ -136,25 +145,60 @@ impl Media {
         )
     }
 
-    /// Writes a file; it is durable when this returns `Ok`. An existing file is replaced at once.
+    /// Whose file this is: agent, stream, epoch and number, as [`path`](Self::path) has written them. None
+    /// for a file that is not a record's.
+    #[must_use]
+    pub fn whose(path: &str) -> Option<(AgentId, Stream, Epoch, Seq)> {
+        let mut parts = path.strip_prefix("agents/")?.split('/');
+        let agent = AgentId::new(parts.next()?).ok()?;
+        let stream = parts.next()?;
+        let stream = Stream::ALL.into_iter().find(|s| s.name() == stream)?;
+        let _day = parts.next()?;
+        let mut name = parts.next()?.split('-');
+        if parts.next().is_some() {
+            return None;
+        }
+        let epoch = u64::from_str_radix(name.next()?, 16).ok()?;
+        let seq = name.next()?.parse().ok()?;
+        Some((agent, stream, Epoch(epoch), seq))
+    }
+
+    /// Writes a file; it is durable when this returns `Ok`. An existing file is replaced at once. Nothing
+    /// sweeps it away as long as what is returned lives: until its row is committed.
     ///
     /// # Errors
     /// [`MediaError::Full`] or [`MediaError::Io`].
-    pub async fn put(&self, path: &str, bytes: Bytes) -> Result<(), MediaError> {
+    pub async fn put(&self, path: &str, bytes: Bytes) -> Result<Held, MediaError> {
         let location = location(path)?;
         let media = self.clone();
-        let folder = Path::new(path).parent().map(Path::to_path_buf);
+        let held = self.inner.holds.take(path);
+        let path = path.to_owned();
+        let runtime = Handle::current();
+        // All of it on a thread that may wait: object_store opens the file where it is asked to, and a
+        // disk that hangs must not hold up who takes in punches.
         tokio::task::spawn_blocking(move || {
-            folder.map_or(Ok(()), |folder| media.durable_folder(&folder))
+            if let Some(folder) = Path::new(&path).parent() {
+                media.durable_folder(folder)?;
+            }
+            if let Err(error) = runtime.block_on(media.write(&location, bytes)) {
+                if media.inner.holds.alone(&held) {
+                    // it would keep room that others need
+                    sweep::remove_attempts(&media.inner.root.join(location.as_ref()));
+                }
+                return Err(failed(&path, &error));
+            }
+            Ok(held)
         })
         .await
-        .map_err(|e| MediaError::Io(e.to_string()))??;
-        self.inner
-            .files
-            .put(&location, PutPayload::from_bytes(bytes))
-            .await
-            .map(|_| ())
-            .map_err(|e| failed(path, &e))
+        .map_err(|e| MediaError::Io(e.to_string()))?
+    }
+
+    /// Bytes into a file of another name; then fsync, rename, fsync of the folder.
+    async fn write(&self, location: &Location, bytes: Bytes) -> Result<(), object_store::Error> {
+        let mut upload = self.inner.files.put_multipart(location).await?;
+        upload.put_part(PutPayload::from_bytes(bytes)).await?;
+        crash::here(Point::MediaWritten);
+        upload.complete().await.map(drop)
     }
 
     /// Reads a file.
@@ -186,7 +230,7 @@ impl Media {
     /// [`MediaError`], as [`put`](Self::put) would give it.
     pub async fn probe(&self) -> Result<(), MediaError> {
         const NAME: &str = "probe";
-        self.put(NAME, Bytes::from_static(b"probe")).await?;
+        let _held = self.put(NAME, Bytes::from_static(b"probe")).await?;
         self.remove(NAME).await
     }
 
@@ -293,6 +337,19 @@ mod tests {
         assert_ne!(one, path(b"two", Some(1_764_547_200_000)));
         assert!(path(b"one", None).contains("/undated/"));
         assert!(path(b"one", Some(i64::MAX)).contains("/undated/"));
+        let whose = Media::whose(&one).unwrap();
+        assert_eq!(whose.0.as_str(), "rsud");
+        assert_eq!(
+            (whose.1, whose.2, whose.3),
+            (Stream::Snapshot, Epoch(255), 7)
+        );
+        for foreign in [
+            "probe",
+            "agents/rsud/notes.txt",
+            "agents/rsud/snapshot/x/y/ff-7-a.jpg",
+        ] {
+            assert!(Media::whose(foreign).is_none(), "{foreign}");
+        }
     }
 
     #[tokio::test]

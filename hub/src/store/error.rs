@@ -85,8 +85,14 @@ impl StoreError {
     }
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> Self {
+impl StoreError {
+    /// Whether it is about what was to be written or read and not about the disk or another process: tried
+    /// again, the same ends the same way.
+    pub(crate) const fn is_of_the_content(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Sql(_))
+    }
+
+    pub(super) fn of(error: &rusqlite::Error) -> Self {
         let text = error.to_string();
         match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy(text),
@@ -98,5 +104,11 @@ impl From<rusqlite::Error> for StoreError {
             Some(ErrorCode::ConstraintViolation) => Self::Refused(text),
             _ => Self::Sql(text),
         }
+    }
+}
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::of(&error)
     }
 }

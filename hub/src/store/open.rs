@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use super::{StoreError, present};
 
-const STEPS: [&str; 7] = [
+const STEPS: [&str; 8] = [
     include_str!("schema.sql"),
     include_str!("schema_2.sql"),
     include_str!("schema_3.sql"),
@@ -21,6 +21,7 @@ const STEPS: [&str; 7] = [
     include_str!("schema_5.sql"),
     include_str!("schema_6.sql"),
     include_str!("schema_7.sql"),
+    include_str!("schema_8.sql"),
 ];
 
 /// How long a statement waits for another process (a command on the same machine) before it fails.
@@ -161,7 +162,8 @@ mod tests {
                VALUES (1, 'rsud', 7, 2, 1, x'', 0, 1, 1, 0, x'');
              INSERT INTO punch VALUES ('rsud', 'loket', 'CGKK1', '10036', 848000000, 0, 1, 0, '2026-11-14',
                'pull', x'00', 1, 5);
-             INSERT INTO lane VALUES ('rsud', 7, 2, 1, 2, 3, 0);",
+             INSERT INTO lane VALUES ('rsud', 7, 2, 1, 2, 3, 0);
+             INSERT INTO device_state VALUES ('rsud', 'pintu', 9, 'camera', 'up', NULL, 'x', 8);",
         )
         .unwrap();
         drop(old);
@@ -178,6 +180,14 @@ mod tests {
             })
             .unwrap();
         assert_eq!(lane, (2, None));
+        let state: (i64, i64, String, i64) = new
+            .query_row(
+                "SELECT changed_ms, record, detail, last_good_ms FROM device_state",
+                [],
+                |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)),
+            )
+            .unwrap();
+        assert_eq!(state, (9, 0, "x".into(), 8));
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The hub's own trouble, above everything else on every page: whoever reads a number must know that
-//! the hub does not take in new ones, and that this counts against no site.
+//! the hub does not take in new ones, and that this counts against no site. What holds nothing up yet and
+//! has to be done all the same is for those who run the hub.
 
 use askama::Template;
 use scc_common::clock::WallMs;
 use scc_common::record::State;
 
-use crate::ingest::TroubleKind;
+use crate::ingest::{Trouble, TroubleKind};
 
 use super::page::Part;
 use super::session::Viewer;
@@ -27,10 +28,18 @@ pub(crate) enum What {
     Missing,
     /// The database stores everything and takes long for it.
     Slow,
+    /// New certificate files cannot be used.
+    Files,
+    /// A certificate or list has to be replaced because of its date.
+    Ending,
 }
 
 impl What {
-    /// Each of them, for a test that every one has its words.
+    /// What is only to be done, and holds up nothing.
+    #[cfg(test)]
+    pub(crate) const TO_DO: [Self; 2] = [Self::Files, Self::Ending];
+
+    /// Each of the others, for a test that every one has its words.
     #[cfg(test)]
     pub(crate) const ALL: [Self; 6] = [
         Self::Intake,
@@ -64,6 +73,8 @@ impl What {
             Self::Media => "media",
             Self::Missing => "missing",
             Self::Slow => "slow",
+            Self::Files => "files",
+            Self::Ending => "ending",
         }
     }
 }
@@ -91,7 +102,7 @@ impl HubTrouble {
 }
 
 impl App {
-    /// What is wrong with the hub itself, worst first.
+    /// What is wrong with the hub itself and holds something up, worst first.
     pub(crate) fn hub_trouble(&self) -> Vec<HubTrouble> {
         if self.ingest.has_changed().is_err() {
             return vec![HubTrouble {
@@ -109,17 +120,27 @@ impl App {
             (What::Missing, &*missing),
             (What::Slow, &status.slow),
         ];
-        each.into_iter()
-            .filter_map(|(what, trouble)| {
-                trouble.as_ref().map(|trouble| HubTrouble {
-                    what,
-                    why: trouble.why.clone(),
-                    kind: trouble.kind,
-                    since_ms: Some(trouble.since_ms),
-                })
-            })
-            .collect()
+        those(each)
     }
+
+    /// What those who run the hub have to do although nothing waits for it.
+    pub(crate) fn hub_to_do(&self) -> Vec<HubTrouble> {
+        let (unusable, ending) = (self.files.all_unusable(), self.files.all_ending());
+        those([(What::Files, &unusable), (What::Ending, &ending)])
+    }
+}
+
+fn those<const N: usize>(each: [(What, &Option<Trouble>); N]) -> Vec<HubTrouble> {
+    each.into_iter()
+        .filter_map(|(what, trouble)| {
+            trouble.as_ref().map(|trouble| HubTrouble {
+                what,
+                why: trouble.why.clone(),
+                kind: trouble.kind,
+                since_ms: Some(trouble.since_ms),
+            })
+        })
+        .collect()
 }
 
 #[derive(Template)]
@@ -137,10 +158,15 @@ pub(crate) fn on_top(
     viewer: &Viewer,
     mut parts: Vec<Part>,
 ) -> Result<Vec<Part>, Refused> {
+    let operator = viewer.is_operator();
+    let mut troubles = app.hub_trouble();
+    if operator {
+        troubles.extend(app.hub_to_do());
+    }
     let hub = HubPart {
         t,
-        troubles: app.hub_trouble(),
-        operator: viewer.is_operator(),
+        troubles,
+        operator,
     };
     parts.insert(0, Part::new("hub", &hub)?);
     Ok(parts)

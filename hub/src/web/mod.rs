@@ -27,6 +27,7 @@ use crate::config;
 use crate::fleet::{Fleet, Snapshot};
 use crate::ingest;
 use crate::media::Media;
+use crate::renewal::Told;
 use crate::store::Store;
 use crate::store::fleet::Declared;
 
@@ -101,6 +102,8 @@ pub struct Parts {
     pub ingest: watch::Receiver<ingest::Status>,
     /// What the daily comparison has found.
     pub missing: watch::Receiver<Option<ingest::Trouble>>,
+    /// Where gate and pages tell what is wrong with their certificates' files.
+    pub files: Told,
     /// Ends the event streams when the hub stops.
     pub stop: CancellationToken,
 }
@@ -120,6 +123,7 @@ pub(crate) struct Inner {
     metrics: PrometheusHandle,
     ingest: watch::Receiver<ingest::Status>,
     missing: watch::Receiver<Option<ingest::Trouble>>,
+    files: Told,
     stop: CancellationToken,
     limit: limit::LoginLimit,
     /// Open event streams, by session.
@@ -258,6 +262,7 @@ impl Opened {
                 metrics: parts.metrics,
                 ingest: parts.ingest,
                 missing: parts.missing,
+                files: parts.files.clone(),
                 stop: parts.stop,
                 limit: limit::LoginLimit::new(),
                 streams: seats::Seats::new(STREAMS, STREAMS_PER_SESSION),
@@ -283,7 +288,7 @@ impl Opened {
             .max_concurrent_streams(AT_ONCE);
         let service = router(app).into_make_service_with_connect_info::<SocketAddr>();
         let task = tokio::spawn(server.serve(service));
-        let watch = self.certificate.watch(move || clock.wall_ms());
+        let watch = self.certificate.watch(parts.files, move || clock.wall_ms());
         tokio::spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}

@@ -403,7 +403,12 @@ pub(crate) async fn parts(
     let hub = app.hub_trouble();
     let opening = Opening {
         // what the hub itself suffers from waits for those who run it
-        waiting: items.len() + hub.iter().filter(|_| viewer.is_operator()).count(),
+        waiting: items.len()
+            + if viewer.is_operator() {
+                hub.len() + app.hub_to_do().len()
+            } else {
+                0
+            },
         never: never.len(),
         unknown: sites.clone().filter(|s| s.state == State::Unknown).count(),
         sites: sites.clone().count(),

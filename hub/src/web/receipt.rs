@@ -30,6 +30,15 @@ pub(crate) struct ReceiptPart<'a> {
     terminals: Vec<TerminalRow>,
     receipt: Receipt,
     total: StreamReceipt,
+    /// On the day's own page, where the way to other days is; none on the site's.
+    days: Option<Neighbours>,
+}
+
+/// The days beside one, as far as they have receipts.
+#[derive(Debug, Clone)]
+pub(crate) struct Neighbours {
+    before: Option<Day>,
+    after: Option<Day>,
 }
 
 impl<'a> ReceiptPart<'a> {
@@ -39,6 +48,7 @@ impl<'a> ReceiptPart<'a> {
         site: &'a SiteNow,
         day: Day,
         terminals: Vec<TerminalRow>,
+        days: Option<Neighbours>,
     ) -> Result<Self, Refused> {
         let receipt = of_day(app, site, &day).await?;
         let total = receipt.total();
@@ -49,6 +59,7 @@ impl<'a> ReceiptPart<'a> {
             terminals,
             receipt,
             total,
+            days,
         })
     }
 }
@@ -86,8 +97,7 @@ struct Head<'a> {
     t: &'a T,
     site: &'a SiteNow,
     day: &'a Day,
-    before: Option<Day>,
-    after: Option<Day>,
+    days: Neighbours,
 }
 
 /// The parts of the page of one day.
@@ -103,15 +113,18 @@ pub(crate) async fn parts(
     let (date, day) = t.chosen(day)?;
     let terminals = attendance::rows(app, site, &day).await?;
     let neighbour = |days: i32| t.day(date.checked_add(days.days()).ok()?);
+    let days = Neighbours {
+        before: neighbour(-1),
+        after: neighbour(1).filter(|next| next.from_ms <= t.now_ms),
+    };
     let head = Head {
         t,
         site,
         day: &day,
-        before: neighbour(-1),
-        after: neighbour(1).filter(|next| next.from_ms <= t.now_ms),
+        days: days.clone(),
     };
     let head = Part::new("head", &head)?;
-    let receipt = ReceiptPart::of(app, t, site, day, terminals).await?;
+    let receipt = ReceiptPart::of(app, t, site, day, terminals, Some(days)).await?;
     Ok(vec![head, Part::new("receipt", &receipt)?])
 }
 

@@ -126,7 +126,7 @@ pub(crate) async fn parts(
         .punches(site.id.clone(), terminals, day.name.clone(), LISTED)
         .await
         .map_err(Refused::broken)?;
-    let receipt = ReceiptPart::of(app, t, site, day, rows.clone()).await?;
+    let receipt = ReceiptPart::of(app, t, site, day, rows.clone(), None).await?;
     let head = Head {
         t,
         site,

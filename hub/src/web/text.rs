@@ -502,6 +502,9 @@ mod tests {
                 wanted.push(key.replace("{}", what));
             }
         }
+        for what in crate::web::hub::What::TO_DO.map(|w| w.name()) {
+            wanted.extend(["", "-what", "-remedy"].map(|end| format!("hub-{what}{end}")));
+        }
         let kinds = crate::ingest::TroubleKind::ALL;
         let kinds = kinds.iter().filter_map(|kind| kind.name());
         wanted.extend(kinds.map(|kind| format!("hub-database-remedy-{kind}")));

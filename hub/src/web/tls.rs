@@ -13,7 +13,7 @@ use scc_common::identity;
 
 use super::WebError;
 use crate::config;
-use crate::renewal::{self, Digest, digest};
+use crate::renewal::{self, Digest, Files, SOON_MS, Told, digest};
 
 /// How often the files are looked at.
 const WATCH: Duration = Duration::from_secs(1);
@@ -47,13 +47,13 @@ impl Certificate {
         self.served.clone()
     }
 
-    /// Looks at the files for as long as anybody is served.
-    pub(super) async fn watch(mut self, now: impl Fn() -> WallMs + Send + 'static) {
+    /// Looks at the files for as long as anybody is served, and says what is wrong with them.
+    pub(super) async fn watch(mut self, told: Told, now: impl Fn() -> WallMs + Send + 'static) {
         loop {
             tokio::time::sleep(WATCH).await;
-            let now = now();
+            let (now, told) = (now(), told.clone());
             let looked = tokio::task::spawn_blocking(move || {
-                self.reload(now);
+                self.reload(&told, now);
                 self
             });
             match looked.await {
@@ -64,21 +64,25 @@ impl Certificate {
         }
     }
 
-    fn reload(&mut self, now: WallMs) {
+    fn reload(&mut self, told: &Told, now: WallMs) {
         let seen = look(&self.files);
-        if seen == self.seen {
-            return;
-        }
-        self.seen = seen;
-        match self.renew(now) {
-            Ok(()) => tracing::info!("the certificate of the pages read again"),
-            Err(error) => {
-                metrics::counter!("scc_web_reload_failures_total").increment(1);
-                tracing::error!(
-                    "the certificate of the pages: the new file cannot be used, the old one is kept: {error}"
-                );
+        if seen != self.seen {
+            self.seen = seen;
+            let error = self.renew(now).err();
+            match &error {
+                None => tracing::info!("{} read again", Files::Pages.name()),
+                Some(error) => {
+                    metrics::counter!("scc_web_reload_failures_total").increment(1);
+                    tracing::error!(
+                        "{}: the new file cannot be used, the old one is kept: {error}",
+                        Files::Pages.name()
+                    );
+                }
             }
+            told.unusable(Files::Pages, error.map(|e| e.to_string()), now);
         }
+        let until = renewal::until(self.in_use.as_ref());
+        told.ends(Files::Pages, until, SOON_MS, now);
     }
 
     fn renew(&mut self, now: WallMs) -> Result<(), WebError> {
@@ -144,7 +148,7 @@ mod tests {
             key: dir.path().join("web.key"),
         })
         .unwrap();
-        let before = pages.served().get_inner();
+        let (before, told) = (pages.served().get_inner(), Told::default());
         let (newer, its_key) = issue(2031);
         let (past, past_key) = issue(2025);
         for (certificate, key) in [
@@ -154,14 +158,34 @@ mod tests {
             (&past[..], &past_key),
         ] {
             write(dir.path(), certificate, key);
-            pages.reload(NOW);
+            pages.reload(&told, NOW);
             assert!(Arc::ptr_eq(&before, &pages.served().get_inner()));
+            let trouble = told.all_unusable().unwrap();
+            assert!(trouble.why.contains("web."), "{trouble:?}");
+            assert_eq!(trouble.since_ms, NOW);
         }
         write(dir.path(), &newer, &its_key);
-        pages.reload(NOW);
+        pages.reload(&told, NOW);
+        assert_eq!(told.all_unusable(), None);
         let now = pages.served().get_inner();
         assert!(!Arc::ptr_eq(&before, &now));
-        pages.reload(NOW);
+        pages.reload(&told, NOW);
         assert!(Arc::ptr_eq(&now, &pages.served().get_inner()));
+
+        // it ends on 2031-01-01
+        const END: WallMs = 1_924_992_000_000;
+        const DAY: WallMs = 24 * 3_600_000;
+        pages.reload(&told, END - 31 * DAY);
+        assert_eq!(told.all_ending(), None);
+        pages.reload(&told, END - 29 * DAY);
+        let trouble = told.all_ending().unwrap();
+        assert!(trouble.why.contains("ends: 2031-01-01"), "{trouble:?}");
+        assert_eq!(trouble.since_ms, END - 30 * DAY);
+        pages.reload(&told, END);
+        assert!(told.all_ending().unwrap().why.contains("has ended"));
+        let (longer, its_key) = issue(2032);
+        write(dir.path(), &longer, &its_key);
+        pages.reload(&told, END);
+        assert_eq!(told.all_ending(), None);
     }
 }

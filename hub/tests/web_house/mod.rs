@@ -22,6 +22,7 @@ use scc_hub::fleet::{Door, Fleet};
 use scc_hub::gate::Presence;
 use scc_hub::ingest::{CommittedRecord, Notice, Status, Trouble, TroubleKind};
 use scc_hub::media::Media;
+use scc_hub::renewal::Told;
 use scc_hub::store::Store;
 use scc_hub::store::people::Role;
 use scc_hub::web::{self, Parts, password};
@@ -201,6 +202,7 @@ impl House {
             metrics: PrometheusBuilder::new().build_recorder().handle(),
             ingest: ingest_status,
             missing: missing_told,
+            files: Told::default(),
             stop: stop.clone(),
         };
         let config = config::Web {
@@ -324,6 +326,11 @@ impl House {
     /// Ingest reports how it is.
     pub(crate) fn hub_status(&self, status: Status) {
         self.ingest.send_replace(status);
+    }
+
+    /// Where the certificate of the pages is.
+    pub(crate) fn certificate(&self) -> std::path::PathBuf {
+        self.dir.path().join("web.pem")
     }
 
     /// The database, for rows that ingest would write.

@@ -129,6 +129,8 @@ fn a_new_list_takes_effect_and_a_bad_one_does_not() {
         assert_eq!(tls.reload(), Changed::Nothing, "{bad}");
         assert!(tls.revokes(&files.name(stolen)), "{bad}");
         assert!(Arc::ptr_eq(&config, &tls.config()), "{bad}");
+        let trouble = tls.told().all_unusable().expect("it is told");
+        assert!(trouble.why.contains("revoked.pem"), "{trouble:?}");
     }
     fs::remove_file(files.dir.path().join("revoked.pem")).unwrap();
     assert_eq!(tls.reload(), Changed::Nothing);
@@ -137,6 +139,7 @@ fn a_new_list_takes_effect_and_a_bad_one_does_not() {
     files.write("revoked.pem", &list(&files.agents, 2099, &[2]));
     assert_eq!(tls.reload(), Changed::Revocations);
     assert!(!tls.revokes(&files.name(stolen)));
+    assert_eq!(tls.told().all_unusable(), None);
 }
 
 #[test]
@@ -189,9 +192,12 @@ fn a_certificate_that_cannot_be_used_does_not_replace_one_that_can() {
         }
         assert_eq!(tls.reload(), Changed::Nothing);
         assert!(Arc::ptr_eq(&before, &tls.config()), "{certificate}");
+        let trouble = tls.told().all_unusable().expect("it is told");
+        assert!(trouble.why.contains("hub.pem"), "{trouble:?}");
     }
     files.identity(3);
     assert_eq!(tls.reload(), Changed::Nothing);
+    assert_eq!(tls.told().all_unusable(), None);
     assert!(!Arc::ptr_eq(&before, &tls.config()));
 }
 
@@ -228,10 +234,16 @@ fn a_list_past_its_date_is_an_alarm_and_no_reason_to_stay_shut() {
     let tls = files.load().unwrap();
     assert_eq!(tls.reload(), Changed::Nothing);
     assert!(lock(&tls.seen).expired);
+    let trouble = tls.told().all_ending().expect("it is told");
+    assert!(
+        trouble.why.contains("the revocation list has ended: 2025-"),
+        "{trouble:?}"
+    );
     assert!(tls.revokes(&files.name(7)));
     files.write("revoked.pem", &list(&files.agents, 2099, &[7]));
     assert_eq!(tls.reload(), Changed::Revocations);
     assert!(!lock(&tls.seen).expired);
+    assert_eq!(tls.told().all_ending(), None);
 }
 
 #[test]

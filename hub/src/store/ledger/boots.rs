@@ -135,6 +135,9 @@ impl Store {
     /// Dates again some of the records whose boot more has become known of since they were stored.
     /// Says whether there may be more to do.
     ///
+    /// A record that cannot be dated again keeps the time that it has, is counted and logged, and holds up
+    /// no other.
+    ///
     /// # Errors
     /// [`StoreError`]; then nothing of this step is written.
     pub async fn date_again(&self) -> Result<bool, StoreError> {
@@ -147,33 +150,56 @@ impl Store {
         if !waiting {
             return Ok(false);
         }
-        self.write(|tx| step(tx)).await
+        match self.write(|tx| step(tx, &Undated::date)).await {
+            // One of its records; which one is found out a record at a time.
+            Err(error) if error.is_of_the_content() => {
+                self.write(|tx| step(tx, &Undated::date_or_pass_over)).await
+            }
+            done => done,
+        }
     }
 }
 
-fn step(c: &Connection) -> rusqlite::Result<bool> {
+/// How a record is dated by what is known of its boot.
+type DateOne = dyn Fn(&Undated, &Connection, &Known) -> rusqlite::Result<()>;
+
+fn step(c: &Connection, date: &DateOne) -> rusqlite::Result<bool> {
     let next = c
         .prepare_cached(
             "SELECT ahead_ms, within_ms, mono_ms, disputed, agent, boot, dated_to FROM boot
              WHERE dated_to IS NOT NULL LIMIT 1",
         )?
         .query_row([], |r| {
-            let key: (String, [u8; 16], i64) = (r.get(4)?, r.get(5)?, r.get(6)?);
+            let key: (String, Vec<u8>, i64) = (r.get(4)?, r.get(5)?, r.get(6)?);
             Ok((known(r, 0)?, key))
         })
         .optional()?;
     let Some((known, (agent, boot, after))) = next else {
         return Ok(false);
     };
-    let rows = rows_of(c, &agent, boot, after)?;
-    for row in &rows {
-        row.date(c, &known)?;
+    let ids = ids_of(c, &agent, &boot, after)?;
+    for id in &ids {
+        match undated(c, *id) {
+            Ok(row) => date(&row, c, &known)?,
+            Err(error) if is_of_the_content(&error) => passed_over(*id, &error),
+            Err(error) => return Err(error),
+        }
     }
-    let full = rows.len() >= usize::try_from(STEP).unwrap_or(usize::MAX);
-    let dated_to = rows.last().map(|row| row.id).filter(|_| full);
+    let full = ids.len() >= usize::try_from(STEP).unwrap_or(usize::MAX);
+    let dated_to = ids.last().filter(|_| full);
     c.prepare_cached("UPDATE boot SET dated_to = ?3 WHERE agent = ?1 AND boot = ?2")?
-        .execute(params![agent, boot.as_slice(), dated_to])?;
+        .execute(params![agent, boot, dated_to])?;
     Ok(true)
+}
+
+/// Whether it is about what is in the rows: tried again, it ends the same way.
+fn is_of_the_content(error: &rusqlite::Error) -> bool {
+    StoreError::of(error).is_of_the_content()
+}
+
+fn passed_over(id: i64, error: &rusqlite::Error) {
+    metrics::counter!("scc_store_undatable_total").increment(1);
+    tracing::error!(id, %error, "a record cannot be dated again and keeps the time that it has");
 }
 
 /// A stored record of an unconfirmed clock.
@@ -186,28 +212,31 @@ struct Undated {
     body: Option<Vec<u8>>,
 }
 
-fn rows_of(
-    c: &Connection,
-    agent: &str,
-    boot: [u8; 16],
-    after: i64,
-) -> rusqlite::Result<Vec<Undated>> {
+fn ids_of(c: &Connection, agent: &str, boot: &[u8], after: i64) -> rusqlite::Result<Vec<i64>> {
     let mut query = c.prepare_cached(
-        "SELECT id, epoch, stream, seq, mono_ms, wall_ms, received_ms, corrected_ms, body FROM record
+        "SELECT id FROM record
          WHERE agent = ?1 AND boot = ?2 AND quality = 'unconfirmed' AND id > ?3 ORDER BY id LIMIT ?4",
     )?;
-    let rows = query.query_map(params![agent, boot.as_slice(), after, STEP], |r| {
+    query
+        .query_map(params![agent, boot, after, STEP], |r| r.get(0))?
+        .collect()
+}
+
+fn undated(c: &Connection, id: i64) -> rusqlite::Result<Undated> {
+    let mut query = c.prepare_cached(
+        "SELECT agent, epoch, stream, seq, mono_ms, wall_ms, received_ms, corrected_ms, body, boot
+         FROM record WHERE id = ?1",
+    )?;
+    query.query_row([id], |r| {
         let stamp = Stamp {
-            boot: BootId(boot),
+            boot: BootId(r.get(9)?),
             mono_ms: crate::store::number(r.get(4)?),
             wall_ms: r.get(5)?,
             quality: ClockQuality::Unconfirmed,
         };
-        let lane = Stream::from_code(r.get(2)?)
-            .zip(AgentId::new(agent).ok())
-            .map(|(stream, agent)| (agent, stream));
+        let lane = Stream::from_code(r.get(2)?).zip(AgentId::new(r.get::<_, String>(0)?).ok());
         let (epoch, seq): (i64, i64) = (r.get(1)?, r.get(3)?);
-        let key = lane.map(|(agent, stream)| RecordKey {
+        let key = lane.map(|(stream, agent)| RecordKey {
             lane: LaneKey {
                 agent,
                 epoch: Epoch(epoch.cast_unsigned()),
@@ -216,7 +245,7 @@ fn rows_of(
             seq: seq.cast_unsigned(),
         });
         Ok(Undated {
-            id: r.get(0)?,
+            id,
             key,
             stamp,
             received_ms: r.get(6)?,
@@ -227,11 +256,24 @@ fn rows_of(
             },
             body: r.get(8)?,
         })
-    })?;
-    rows.collect()
+    })
 }
 
 impl Undated {
+    /// As [`date`](Self::date), but leaves no trace of a record with which that cannot be done.
+    fn date_or_pass_over(&self, c: &Connection, known: &Known) -> rusqlite::Result<()> {
+        c.prepare_cached("SAVEPOINT one")?.execute([])?;
+        match self.date(c, known) {
+            Ok(()) => {}
+            Err(error) if is_of_the_content(&error) => {
+                c.prepare_cached("ROLLBACK TO one")?.execute([])?;
+                passed_over(self.id, &error);
+            }
+            Err(error) => return Err(error),
+        }
+        c.prepare_cached("RELEASE one")?.execute([]).map(drop)
+    }
+
     fn date(&self, c: &Connection, known: &Known) -> rusqlite::Result<()> {
         let dated = Dated::of(&self.stamp, known);
         if dated == self.was {
@@ -266,7 +308,7 @@ impl Undated {
         if let Content::Health(_) = &said.content {
             return derive::move_health(c, &new, &self.was, &dated);
         }
-        derive::undo(c, &new, &said, &self.was)?;
+        derive::undo(c, self.id, &new, &said, &self.was)?;
         derive::rows(c, self.id, &new, &said, &dated)
     }
 }

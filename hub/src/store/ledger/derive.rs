@@ -31,7 +31,7 @@ pub(super) fn rows(
 ) -> rusqlite::Result<()> {
     let at_ms = happened_ms(new, dated);
     match &said.content {
-        Content::Event(Event::DeviceState(state)) => device_state(c, new, state, dated),
+        Content::Event(Event::DeviceState(state)) => device_state(c, id, new, state, dated),
         Content::Event(Event::Tally(told)) => tally(c, new, told),
         Content::Event(_) | Content::Health(_) => Ok(()),
         Content::Punches(batch) => punches(c, id, new, said, batch, at_ms),
@@ -66,10 +66,11 @@ pub(super) fn rows(
     }
 }
 
-/// Takes back what [`rows`] wrote under a time that is no longer the best known. A picture has one row
-/// whatever its time, and a punch has its terminal's.
+/// Takes back what [`rows`] wrote for the record `id` under a time that is no longer the best known. A
+/// picture has one row whatever its time, and a punch has its terminal's.
 pub(super) fn undo(
     c: &Connection,
+    id: i64,
     new: &NewRecord,
     said: &RecordBody,
     dated: &Dated,
@@ -79,12 +80,14 @@ pub(super) fn undo(
     match &said.content {
         Content::Event(Event::DeviceState(state)) => {
             c.prepare_cached(
-                "DELETE FROM device_state WHERE agent = ?1 AND device = ?2 AND changed_ms = ?3",
+                "DELETE FROM device_state
+                 WHERE agent = ?1 AND device = ?2 AND changed_ms = ?3 AND record IN (0, ?4)",
             )?
             .execute(params![
                 agent,
                 state.device.as_str(),
-                changed_ms(new, state, dated)
+                changed_ms(new, state, dated),
+                id
             ])?;
         }
         Content::Punches(batch) if batch.read.is_some() => {
@@ -260,21 +263,21 @@ fn terminal_read(
 
 fn device_state(
     c: &Connection,
+    id: i64,
     new: &NewRecord,
     state: &DeviceState,
     dated: &Dated,
 ) -> rusqlite::Result<()> {
     c.prepare_cached(
-        "INSERT INTO device_state (agent, device, changed_ms, kind, state, cause, detail, last_good_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-         ON CONFLICT (agent, device, changed_ms) DO UPDATE SET
-           kind = excluded.kind, state = excluded.state, cause = excluded.cause,
-           detail = excluded.detail, last_good_ms = excluded.last_good_ms",
+        "INSERT OR REPLACE INTO device_state
+           (agent, device, changed_ms, record, kind, state, cause, detail, last_good_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?
     .execute(params![
         new.key.lane.agent.as_str(),
         state.device.as_str(),
         changed_ms(new, state, dated),
+        id,
         state.kind.name(),
         state.state.name(),
         state.cause.map(|cause| cause.name()),

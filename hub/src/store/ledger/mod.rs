@@ -11,6 +11,7 @@
 mod batch;
 mod boots;
 mod derive;
+mod files;
 mod lanes;
 mod record;
 mod unreadable;

@@ -68,8 +68,9 @@ fn remembered(db: &Connection, agent: &AgentId) -> rusqlite::Result<Remembered> 
     let mut query = db.prepare_cached(&format!(
         "{devices} SELECT s.device, kind, state, cause, detail, last_good_ms, changed_ms
          FROM named JOIN device_state s ON s.agent = ?1 AND s.device = named.device
-           AND changed_ms = (SELECT max(changed_ms) FROM device_state
-                             WHERE agent = ?1 AND device = named.device)"
+           AND (changed_ms, record) = (
+             SELECT changed_ms, record FROM device_state WHERE agent = ?1 AND device = named.device
+             ORDER BY changed_ms DESC, record DESC LIMIT 1)"
     ))?;
     let mut rows = query.query([agent.as_str()])?;
     let mut devices = Vec::new();
@@ -135,10 +136,11 @@ mod tests {
                      INSERT INTO punch SELECT 'rsud', 'loket-' || (i % 2), 'S', i, 0, 0, 1, 0, '2026-11-14', 'pull',
                        x'00', 1, 5 FROM n;
                      INSERT INTO device_state VALUES
-                       ('rsud', 'igd', 1, 'camera', 'down', NULL, NULL, NULL),
-                       ('rsud', 'igd', 2, 'camera', 'up', NULL, NULL, NULL),
-                       ('rsud', 'pintu', 1, 'camera', 'down', NULL, NULL, NULL),
-                       ('pkm', 'aula', 1, 'camera', 'down', NULL, NULL, NULL);",
+                       ('rsud', 'igd', 1, 9, 'camera', 'down', NULL, NULL, NULL),
+                       ('rsud', 'igd', 2, 3, 'camera', 'down', NULL, NULL, NULL),
+                       ('rsud', 'igd', 2, 4, 'camera', 'up', NULL, NULL, NULL),
+                       ('rsud', 'pintu', 1, 1, 'camera', 'down', NULL, NULL, NULL),
+                       ('pkm', 'aula', 1, 1, 'camera', 'down', NULL, NULL, NULL);",
                 )
             })
             .await
