@@ -223,6 +223,25 @@ async fn a_closed_port() {
     link.well().await;
 }
 
+/// The gate reads no more, because ingest cannot go on: nothing is wrong with the link.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_that_holds_back_is_no_dead_link() {
+    let mut link = Watched::start().await;
+    // a link this fast has more in flight than the gate takes from one agent
+    for _ in 0..10 {
+        link.site.segment(2_000_000).await;
+    }
+    link.site.delivered().await;
+    link.hub.stuck.send_replace(true);
+    for _ in 0..2 {
+        link.site.segment(2_000_000).await;
+    }
+    link.bad_for(KEEP_ALIVE * 3).await;
+    assert_eq!(link.site.dialer.attempts(), link.attempts, "it reconnected");
+    link.hub.stuck.send_replace(false);
+    link.well().await;
+}
+
 /// Slow in the worst way, and yet nothing is wrong with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_byte_at_a_time() {
