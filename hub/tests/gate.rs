@@ -507,3 +507,45 @@ async fn a_large_payload_arrives_whole() {
     agent.puback().await;
     assert!(world.arrived().await.payload == payload);
 }
+
+/// It cannot see a ping behind what it does not read.
+#[tokio::test]
+async fn who_is_held_back_hears_that_the_gate_lives() {
+    const PAYLOAD: usize = SHARE / 2 - MESSAGE_OVERHEAD;
+    let mut world = World::open(&["rsud"]).await;
+    let mut raw = Raw::connect(&world, "rsud").await;
+    let mut packet = connect_packet("rsud");
+    packet[10..12].copy_from_slice(&5_u16.to_be_bytes());
+    raw.send(&packet).await;
+    raw.expect(&[0x20, 2, 0, 0]).await;
+    let mut publish = vec![0x30];
+    let topic = b"\0\x0bscc/up/rsud";
+    let mut length = topic.len() + PAYLOAD;
+    while length > 0x7F {
+        publish.push(u8::try_from(length & 0x7F).unwrap() | 0x80);
+        length >>= 7;
+    }
+    publish.push(u8::try_from(length).unwrap());
+    publish.extend(topic);
+    publish.resize(publish.len() + PAYLOAD, 7);
+    for _ in 0..3 {
+        raw.send(&publish).await;
+    }
+    let held = [world.arrived().await, world.arrived().await];
+    // the third waits: twice as often as an agent needs it (a third of the keep alive)
+    let began = tokio::time::Instant::now();
+    for _ in 0..4 {
+        raw.expect(&[0xD0, 0]).await;
+    }
+    let most = Duration::from_secs(5) * 4 / 3;
+    assert!(began.elapsed() < most, "{:?}", began.elapsed());
+    drop(held);
+    world.arrived().await;
+    // one may have been on its way; who is not held back gets no answers that it did not ask for
+    let unasked = async {
+        raw.expect(&[0xD0, 0]).await;
+        raw.expect(&[0xD0, 0]).await;
+    };
+    let more = tokio::time::timeout(Duration::from_secs(3), unasked).await;
+    assert!(more.is_err(), "answers without questions");
+}

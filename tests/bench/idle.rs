@@ -2,12 +2,14 @@
 //!
 //! The agents are the shipped uplinks, all in this process, each with its own certificate and an empty
 //! buffer: they greet, keep their connection alive, and tell *now* every 30 s. Beside the hub stands
-//! Mosquitto, with as many plain connections that only keep alive. Memory is the growth of what the hub
+//! Mosquitto, with as many plain connections that only keep alive; there, `back_s` is the time in which
+//! they came, 32 at a time, and not a restart. Memory is the growth of what the hub
 //! has for itself (PSS) by one connection; the kernel's socket buffers are in neither figure.
 //! Ends with one line of figures.
 
 #![allow(clippy::print_stdout, reason = "its standard output is its interface")]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -21,6 +23,7 @@ use scc_tests::bench::mqtt::{Call, Connection};
 use scc_tests::bench::place::{self, Place};
 use scc_tests::bench::process;
 use scc_tests::bench::stand::{Stand, Who};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -55,23 +58,9 @@ async fn main() -> anyhow::Result<()> {
     let mut last = Line::new("bench-idle");
     for n in &options.connections {
         let hub = hub(&place, &options, *n).await?;
+        println!("{}", line("hub", *n, &hub));
         let peer = mosquitto(&place, &options, *n).await?;
-        for (who, cost) in [("hub", &hub), ("mosquitto", &peer)] {
-            println!(
-                "{}",
-                Line::new("idle")
-                    .with("who", who)
-                    .with("connections", n)
-                    .with("pss_kb_per_connection", format!("{:.1}", cost.pss_kb))
-                    .with(
-                        "anonymous_kb_per_connection",
-                        format!("{:.1}", cost.heap_kb)
-                    )
-                    .with("cpu_ms_per_s", format!("{:.1}", cost.cpu_ms_per_s))
-                    .with("back_s", format!("{:.1}", cost.back_s))
-                    .with("machine_load", process::machine_load())
-            );
-        }
+        println!("{}", line("mosquitto", *n, &peer));
         last = last
             .with(&format!("kb_{n}"), format!("{:.1}", hub.pss_kb))
             .with(&format!("mosquitto_kb_{n}"), format!("{:.1}", peer.pss_kb))
@@ -79,10 +68,29 @@ async fn main() -> anyhow::Result<()> {
                 &format!("cpu_ms_per_s_{n}"),
                 format!("{:.1}", hub.cpu_ms_per_s),
             )
+            .with(
+                &format!("mosquitto_cpu_ms_per_s_{n}"),
+                format!("{:.1}", peer.cpu_ms_per_s),
+            )
             .with(&format!("back_s_{n}"), format!("{:.1}", hub.back_s));
     }
+    let last = last.with("machine_load", process::machine_load());
     println!("{last}");
     Ok(())
+}
+
+fn line(who: &str, connections: usize, cost: &Cost) -> Line {
+    Line::new("idle")
+        .with("who", who)
+        .with("connections", connections)
+        .with("pss_kb_per_connection", format!("{:.1}", cost.pss_kb))
+        .with(
+            "anonymous_kb_per_connection",
+            format!("{:.1}", cost.heap_kb),
+        )
+        .with("cpu_ms_per_s", format!("{:.1}", cost.cpu_ms_per_s))
+        .with("back_s", format!("{:.1}", cost.back_s))
+        .with("machine_load", process::machine_load())
 }
 
 /// Two descriptors of each connection may be here at a moment, one in the hub, which inherits the limit.
@@ -179,6 +187,8 @@ async fn mosquitto(place: &Place, options: &Options, n: usize) -> anyhow::Result
     let begun = Instant::now();
     let mut connections = JoinSet::new();
     let (opened, mut open) = tokio::sync::mpsc::channel(n.max(1));
+    // it has one thread for handshakes too, and resets whom its queue has no place for
+    let places = Arc::new(Semaphore::new(32));
     for no in 0..n {
         let name = place::agent(no);
         let call = Call {
@@ -190,8 +200,10 @@ async fn mosquitto(place: &Place, options: &Options, n: usize) -> anyhow::Result
             keep_alive: 60,
         };
         let opened = opened.clone();
+        let place = Arc::clone(&places).acquire_owned().await?;
         connections.spawn(async move {
             let mut connection = Connection::open(&call).await?;
+            drop(place);
             let _ = opened.send(()).await;
             loop {
                 connection.ping();
@@ -202,9 +214,6 @@ async fn mosquitto(place: &Place, options: &Options, n: usize) -> anyhow::Result
             #[allow(unreachable_code, reason = "it names the type of the error")]
             anyhow::Ok(())
         });
-        if no % 50 == 49 {
-            sleep(Duration::from_millis(100)).await;
-        }
     }
     for _ in 0..n {
         tokio::select! {

@@ -12,6 +12,8 @@
 //! | hello or records unanswered | the resend timer, on the same connection | 1 + 2/3 |
 //!
 //! The pause is at most half a keep-alive more.
+//!
+//! [`Pace::no_answer`] is none of these: who waits for it has a link on which pings are answered.
 
 use std::time::Duration;
 
@@ -41,7 +43,8 @@ impl Pace {
         self.keep_alive
     }
 
-    /// Something must have come in this long after a ping. A ping may stand behind one part on a slow
+    /// Something must have come in this long after a ping; a hub that holds this agent back sends signs of
+    /// life twice as often, because it does not see the ping. A ping may stand behind one part on a slow
     /// link, whose PUBACK counts too: 32 KiB pass a link of 4 kB/s in this time.
     pub(super) fn pong(self) -> Duration {
         self.keep_alive / 3
@@ -95,8 +98,11 @@ impl Pace {
         self.keep_alive / 3
     }
 
-    /// A hub that has not answered a hello for this long gets a new connection.
+    /// A hub that has not answered a hello for this long gets a new connection. The hello is repeated
+    /// on this one all the while, and a dead link is noticed by its pings: so the hub is there and
+    /// cannot go on, because its database is away or slow, and a new connection would stand in the
+    /// same queue. It is the last resort against a broker that has forgotten the subscription.
     pub(super) fn no_answer(self) -> Duration {
-        self.keep_alive * 2
+        self.keep_alive * 10
     }
 }

@@ -28,7 +28,7 @@ use super::packet::{self, Front, Refusal, Rules};
 use super::pending::{Pending, Slot};
 use super::pool::Pool;
 use super::registry::Registry;
-use super::router::Links;
+use super::router::Entrance;
 use super::session::{self, End, Guest};
 use super::tls::{CertificateName, Changed, Tls};
 use super::{GateError, events};
@@ -37,7 +37,7 @@ use super::{GateError, events};
 pub(super) struct Shared {
     pub(super) tls: Tls,
     pub(super) registry: Arc<Registry>,
-    pub(super) links: Links,
+    pub(super) entrance: Entrance,
     pub(super) pool: Pool,
     pub(super) clock: SharedClock,
     pub(super) refusals: events::Refusals,
@@ -65,7 +65,7 @@ pub(super) async fn run(
         let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break Ok(()),
-            () = gate.links.ended.cancelled() => {
+            () = gate.entrance.ended.cancelled() => {
                 break Err(GateError::RouterEnded("its channel is closed".into()));
             }
             accepted = listener.accept() => accepted,

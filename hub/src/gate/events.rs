@@ -127,6 +127,11 @@ pub(super) fn pending(count: usize) {
     gauge!("scc_gate_pending").set(as_gauge(count));
 }
 
+/// The hub exits because of it.
+pub(super) fn acknowledged_out_of_order() {
+    error!("the router acknowledged what was not published; the hub cannot go on with it");
+}
+
 pub(super) fn lost_in_router(agent: &AgentId, count: usize) {
     counter!("scc_gate_lost_in_router_total").increment(count as u64);
     error!(%agent, count, "messages lost inside the router; the agent will send them again");

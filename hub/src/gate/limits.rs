@@ -53,6 +53,12 @@ pub const READ_STEP: usize = 16 * 1024;
 /// A receive buffer that has grown beyond this is given back after the packet that needed it.
 pub const KEEP_BUFFER: usize = 64 * 1024;
 
+/// And beyond this, once nothing has come for [`QUIET`].
+pub const QUIET_BUFFER: usize = 512;
+
+/// Who has said nothing for so long is not in the middle of something.
+pub const QUIET: Duration = Duration::from_secs(2);
+
 /// Time for the TLS handshake, and again for CONNECT.
 pub const HANDSHAKE: Duration = Duration::from_secs(5);
 
@@ -71,9 +77,14 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// nothing; above, a dead agent is shown as alive for more than seven minutes.
 pub const KEEP_ALIVE: std::ops::RangeInclusive<u16> = 5..=300;
 
-/// QoS 1 publishes whose PUBACK is not yet written. rumqttc keeps at most 100 in flight; without a
-/// limit a peer that never reads would grow the list of its acknowledgements for ever.
-pub const UNACKED: usize = 128;
+/// Packets that were asked for and are not yet written: PUBACK, PINGRESP, SUBACK. Beyond, reading
+/// stops: without a limit a peer that never reads would grow this list for ever. rumqttc keeps at most
+/// 100 publishes in flight.
+pub const OWED: usize = 128;
+
+/// An agent that is held back is told that the gate lives, so many times in its keep alive: it gives a
+/// ping a third of it (`scc-agent`), and the gate cannot see the ping behind what it does not read.
+pub const SIGNS_OF_LIFE: u32 = 6;
 
 /// Payloads waiting to go down to one agent; the oldest are dropped, because a newer acknowledgement
 /// says all that an older one said.
@@ -81,9 +92,6 @@ pub const DOWN_QUEUE: usize = 256;
 
 /// Bytes waiting to go down to one agent.
 pub const DOWN_BYTES: usize = 1024 * 1024;
-
-/// Answers of the gate itself (PINGRESP, SUBACK) waiting for the writer; beyond, reading stops.
-pub const ANSWERS: usize = 16;
 
 /// A peer that takes none of a write for so long does not read.
 pub const WRITE_STALL: Duration = Duration::from_secs(30);
@@ -103,9 +111,6 @@ pub const PRESENCE_BACKLOG: usize = 1024;
 
 /// Log lines about refused connections in a minute; the rest is counted.
 pub const REFUSALS_LOGGED: u32 = 10;
-
-/// How long ingest waits for the router before it pokes it; see `router`.
-pub const POKE: Duration = Duration::from_secs(1);
 
 /// The kernel begins to ask a silent peer whether it still lives, then every ten seconds, three times.
 pub const TCP_IDLE: Duration = Duration::from_secs(30);

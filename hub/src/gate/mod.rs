@@ -208,12 +208,12 @@ impl Opened {
         self,
         stop: CancellationToken,
     ) -> Result<(Gate, Arrivals, JoinHandle<Result<(), GateError>>), GateError> {
-        let (links, arrivals) = router::start(self.max_connections, stop.clone()).await?;
+        let (entrance, arrivals) = router::start(stop.clone()).await?;
         let registry = Arc::new(Registry::new(Arc::clone(&self.clock), self.max_connections));
         let shared = Arc::new(door::Shared {
             tls: self.tls,
             registry: Arc::clone(&registry),
-            links,
+            entrance,
             pool: pool::Pool::new(),
             refusals: events::Refusals::new(Arc::clone(&self.clock)),
             clock: self.clock,

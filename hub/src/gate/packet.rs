@@ -103,10 +103,10 @@ pub enum Inbound {
     },
     /// A payload on its way up.
     Publish {
-        /// As the codec read it, with QoS and packet id inside.
+        /// As the codec read it; QoS and packet id inside are rumqttd's own.
         publish: Publish,
-        /// QoS 1: a PUBACK is due.
-        acknowledged: bool,
+        /// QoS 1: a PUBACK with this packet id is due.
+        pkid: Option<u16>,
     },
     /// The wish for what goes down.
     Subscribe {
@@ -183,6 +183,7 @@ pub fn next(stream: &mut BytesMut, limit: usize) -> Result<Front, Refusal> {
     if first == CONNECT && flags.is_some_and(|flags| flags & 1 != 0) {
         return Err(Refusal::Malformed("a reserved flag is set".into()));
     }
+    let pkid = packet_id(stream, header.fixed_header_len).filter(|_| publish && first & QOS != 0);
     let packet = v4::V4.read_mut(stream, limit).map_err(|e| match e {
         protocol::Error::InvalidProtocolLevel(level) => Refusal::Version(level),
         other => malformed(&other),
@@ -194,10 +195,7 @@ pub fn next(stream: &mut BytesMut, limit: usize) -> Result<Front, Refusal> {
             clean_session: connect.clean_session,
             will: will.is_some(),
         },
-        Packet::Publish(publish, _) => Inbound::Publish {
-            publish,
-            acknowledged: first & QOS != 0,
-        },
+        Packet::Publish(publish, _) => Inbound::Publish { publish, pkid },
         Packet::Subscribe(subscribe, _) => Inbound::Subscribe {
             pkid: subscribe.pkid,
             filters: subscribe
@@ -211,6 +209,15 @@ pub fn next(stream: &mut BytesMut, limit: usize) -> Result<Front, Refusal> {
         _ => return Err(Refusal::PacketType(first >> 4)),
     };
     Ok(Front::Packet(inbound))
+}
+
+/// Where a PUBLISH with QoS 1 has its packet id: behind the topic. The codec knows it too, but shows it
+/// to rumqttd only.
+fn packet_id(packet: &[u8], body: usize) -> Option<u16> {
+    let body = packet.get(body..)?;
+    let (topic, rest) = body.split_first_chunk()?;
+    let id = rest.get(usize::from(u16::from_be_bytes(*topic))..)?;
+    id.first_chunk().copied().map(u16::from_be_bytes)
 }
 
 fn malformed(error: &protocol::Error) -> Refusal {

@@ -1,9 +1,9 @@
 //! Who is connected, one connection per agent.
 //!
 //! A connection goes through: *claimed* (its CONNECT was good; the one before is told to leave), its
-//! *turn* (the one before has closed its link), *live* (others can see it and send to it), gone.
-//! Invariant: at most one connection per agent holds its turn, and only who holds it has a link to the
-//! router. An agent's account stays for the life of the process: its charges outlive its connections,
+//! *turn* (the one before publishes no more), *live* (others can see it and send to it), gone.
+//! Invariant: at most one connection per agent holds its turn, and only who holds it publishes.
+//! An agent's account stays for the life of the process: its charges outlive its connections,
 //! and there are only as many accounts as certificates.
 
 use std::collections::{HashMap, VecDeque};
@@ -24,11 +24,20 @@ use super::{Presence, events, lock};
 
 #[derive(Debug)]
 pub(super) struct Registry {
-    accounts: Mutex<HashMap<AgentId, Account>>,
+    book: Mutex<Book>,
     presence: broadcast::Sender<Presence>,
     clock: SharedClock,
     /// Connections at one time.
     max: usize,
+}
+
+/// All accounts, and how many of them have what; only [`Book::set_claim`] and [`Book::set_live`] change
+/// either, because everybody who connects or leaves asks for the numbers.
+#[derive(Debug, Default)]
+struct Book {
+    accounts: HashMap<AgentId, Account>,
+    claimed: usize,
+    live: usize,
 }
 
 #[derive(Debug)]
@@ -69,7 +78,7 @@ pub(super) struct Claimed {
 impl Registry {
     pub(super) fn new(clock: SharedClock, max: usize) -> Self {
         Self {
-            accounts: Mutex::default(),
+            book: Mutex::default(),
             presence: broadcast::channel(PRESENCE_BACKLOG).0,
             clock,
             max,
@@ -85,59 +94,61 @@ impl Registry {
         certificate: CertificateName,
         from: SocketAddr,
     ) -> Option<Claimed> {
-        let mut accounts = lock(&self.accounts);
-        let replaces = accounts.get(agent).is_some_and(|a| a.claim.is_some());
-        if !replaces && accounts.values().filter(|a| a.claim.is_some()).count() >= self.max {
+        let mut book = lock(&self.book);
+        let known = book.accounts.get(agent);
+        let replaces = known.is_some_and(|account| account.claim.is_some());
+        if !replaces && book.claimed >= self.max {
             return None;
         }
-        let account = accounts.entry(agent.clone()).or_insert_with(|| Account {
-            share: Share::new(),
-            turn: Arc::default(),
-            claim: None,
-            live: None,
-        });
+        if known.is_none() {
+            book.accounts.insert(agent.clone(), Account::new());
+        }
+        let account = book.accounts.get(agent)?;
+        let (share, turn) = (account.share.clone(), Arc::clone(&account.turn));
         let (cut, cut_rx) = oneshot::channel();
         let claim = Claim {
             no,
             certificate,
             cut: Some(cut),
         };
-        if let Some(before) = account.claim.replace(claim) {
+        if let Some(before) = book.set_claim(agent, Some(claim)) {
             before.cut(End::TakenOver(from));
         }
         Some(Claimed {
             no,
-            share: account.share.clone(),
-            turn: Arc::clone(&account.turn),
+            share,
+            turn,
             cut: cut_rx,
         })
     }
 
     /// Shows a connection to the others; returns how many there are now.
     pub(super) fn live(&self, agent: &AgentId, no: ConnectionNo, down: &Arc<Down>) -> usize {
-        let mut accounts = lock(&self.accounts);
+        let mut book = lock(&self.book);
         let since_ms = self.clock.wall_ms();
-        if let Some(account) = accounts.get_mut(agent) {
-            account.live = Some(Live {
-                no,
-                since_ms,
-                down: Arc::clone(down),
-            });
-        }
+        let down = Arc::clone(down);
+        book.set_live(agent, Some(Live { no, since_ms, down }));
         // Sent under the lock, so that comings and goings are told in the order in which they happen.
         self.tell(agent, since_ms, true, String::new());
-        live_count(&accounts)
+        book.live
     }
 
     /// Takes a connection out, whatever stage it had reached; says how many live ones are left if it
     /// was one.
     pub(super) fn leave(&self, agent: &AgentId, no: ConnectionNo, end: &End) -> Option<usize> {
-        let mut accounts = lock(&self.accounts);
-        let account = accounts.get_mut(agent)?;
-        account.claim.take_if(|claim| claim.no == no);
-        account.live.take_if(|live| live.no == no)?;
+        let mut book = lock(&self.book);
+        let account = book.accounts.get(agent)?;
+        let claimed = account.claim.as_ref().is_some_and(|claim| claim.no == no);
+        let live = account.live.as_ref().is_some_and(|live| live.no == no);
+        if claimed {
+            book.set_claim(agent, None);
+        }
+        if !live {
+            return None;
+        }
+        book.set_live(agent, None);
         self.tell(agent, self.clock.wall_ms(), false, end.to_string());
-        Some(live_count(&accounts))
+        Some(book.live)
     }
 
     fn tell(&self, agent: &AgentId, at_ms: WallMs, connected: bool, why: String) {
@@ -152,7 +163,7 @@ impl Registry {
 
     /// Ends the connections whose certificates these are.
     pub(super) fn cut(&self, end: &End, which: impl Fn(&CertificateName) -> bool) {
-        for account in lock(&self.accounts).values_mut() {
+        for account in lock(&self.book).accounts.values_mut() {
             if let Some(claim) = &mut account.claim
                 && which(&claim.certificate)
                 && let Some(cut) = claim.cut.take()
@@ -164,7 +175,8 @@ impl Registry {
     }
 
     pub(super) fn send(&self, agent: &AgentId, payload: Bytes) {
-        let down = lock(&self.accounts)
+        let down = lock(&self.book)
+            .accounts
             .get(agent)
             .and_then(|account| account.live.as_ref())
             .map(|live| Arc::clone(&live.down));
@@ -175,8 +187,9 @@ impl Registry {
     }
 
     pub(super) fn connected(&self) -> Vec<Presence> {
-        let accounts = lock(&self.accounts);
-        let mut all: Vec<_> = accounts
+        let book = lock(&self.book);
+        let mut all: Vec<_> = book
+            .accounts
             .iter()
             .filter_map(|(agent, account)| {
                 account.live.as_ref().map(|live| Presence {
@@ -187,6 +200,7 @@ impl Registry {
                 })
             })
             .collect();
+        drop(book);
         all.sort_by(|a, b| a.agent.cmp(&b.agent));
         all
     }
@@ -204,8 +218,35 @@ impl Claim {
     }
 }
 
-fn live_count(accounts: &HashMap<AgentId, Account>) -> usize {
-    accounts.values().filter(|a| a.live.is_some()).count()
+impl Book {
+    /// Sets or takes what an agent has; gives back what it had before. Nothing without an account.
+    fn set_claim(&mut self, agent: &AgentId, claim: Option<Claim>) -> Option<Claim> {
+        let account = self.accounts.get_mut(agent)?;
+        self.claimed += usize::from(claim.is_some());
+        let before = std::mem::replace(&mut account.claim, claim);
+        self.claimed -= usize::from(before.is_some());
+        before
+    }
+
+    /// As [`set_claim`](Self::set_claim).
+    fn set_live(&mut self, agent: &AgentId, live: Option<Live>) -> Option<Live> {
+        let account = self.accounts.get_mut(agent)?;
+        self.live += usize::from(live.is_some());
+        let before = std::mem::replace(&mut account.live, live);
+        self.live -= usize::from(before.is_some());
+        before
+    }
+}
+
+impl Account {
+    fn new() -> Self {
+        Self {
+            share: Share::new(),
+            turn: Arc::default(),
+            claim: None,
+            live: None,
+        }
+    }
 }
 
 /// What waits to go down to one agent. When it is full the oldest goes: acknowledgements are
@@ -305,5 +346,47 @@ mod tests {
         assert!(claim(&psc, 4).is_none());
         registry.leave(&rsud, second.no, &End::Left);
         assert!(claim(&psc, 5).is_some());
+    }
+
+    #[tokio::test]
+    async fn the_numbers_are_those_of_the_accounts() {
+        let registry = Registry::new(scc_common::clock::ManualClock::at(0), 4);
+        let from = SocketAddr::from(([127, 0, 0, 1], 1));
+        let name = CertificateName::default;
+        let agents: Vec<_> = (0..7)
+            .map(|i| AgentId::new(format!("a{i}")).unwrap())
+            .collect();
+        // steps through all orders of coming, going live, being taken over and leaving twice
+        let (mut held, mut refused) = (Vec::new(), 0);
+        for step in 0..2_000_u64 {
+            let pick = usize::try_from(step.wrapping_mul(2_654_435_761) >> 7).unwrap();
+            let agent = &agents[pick % agents.len()];
+            match pick % 5 {
+                0 | 1 => match registry.claim(agent, step, name(), from) {
+                    Some(claimed) => held.push((agent, claimed)),
+                    None => refused += 1,
+                },
+                2 | 3 if !held.is_empty() => {
+                    let (agent, claimed) = &held[pick % held.len()];
+                    registry.live(agent, claimed.no, &Arc::default());
+                }
+                _ if !held.is_empty() => {
+                    let at = pick % held.len();
+                    let (agent, claimed) = &held[at];
+                    registry.leave(agent, claimed.no, &End::Left);
+                    if pick.is_multiple_of(2) {
+                        held.swap_remove(at);
+                    }
+                }
+                _ => {}
+            }
+            let book = lock(&registry.book);
+            let count =
+                |has: fn(&Account) -> bool| book.accounts.values().filter(|a| has(a)).count();
+            assert_eq!(book.claimed, count(|a| a.claim.is_some()), "step {step}");
+            assert_eq!(book.live, count(|a| a.live.is_some()), "step {step}");
+            assert!(book.claimed <= 4);
+        }
+        assert!(refused > 0);
     }
 }

@@ -1,47 +1,54 @@
-//! rumqttd's router behind the gate: one link per agent, and one that hears what all of them publish.
+//! rumqttd's router behind the gate: one link into which all agents publish, and one that hears it.
 //!
 //! What rumqttd 0.20 needs to be treated like, and where it is kept (docs/design, broker-and-buffer):
-//! - A link on which the router has given up panics the router when it is woken. So agents' links never
-//!   subscribe (the gate writes what goes down itself): the router never sends them more than PUBACKs,
-//!   never parks them, and they never wake it. Only the link of [`Arrivals`] does, and that one is never
-//!   dropped while the gate lives.
-//! - A link is closed by a DISCONNECT packet pushed into it ([`AgentLink::close`]); dropping it is not
-//!   noticed by the router, which would keep the client id taken.
-//! - Messages that a link holds are lost when its client id is taken over. The registry lets a new link
-//!   in only after the old one was closed, and the router handles events in order.
+//! - A link reserves 64 kB of queues and lists before it has carried anything, and its queues are
+//!   rings, so that a connection of a day has touched all of it. So agents have no links of their own:
+//!   their publishes share one, and its PUBACKs are handed to whoever they are due to ([`Due`]).
+//! - The router acknowledges what came through a link in the order in which it came, at once and only
+//!   with the message in its ring. A PUBACK out of order is a router that cannot be trusted, and is
+//!   treated as one that has ended.
+//! - A link on which the router has given up panics the router when it is woken, and one that it has
+//!   closed may put it to sleep with work in its queue. So neither link is ever closed while the gate
+//!   lives. The link of the agents never subscribes: nothing but PUBACKs comes out of it, and it is
+//!   never parked. For a publish the router closes a link when its topic is none or has no subscriber;
+//!   both are excluded before (`packet`).
+//! - Messages that a link holds are lost when its client id is taken over. No agent's id is a link's:
+//!   what an agent handed over before it was taken over is as good as what it hands over later.
 //! - Its ring overwrites what was not read, and keeps what was read until it is overwritten. It counts
 //!   payloads and topics only, not the 250 bytes of its own entry, so that it would hold a flood of empty
 //!   messages in twenty times its size. So payloads wait in the [`Ledger`], and what goes into the ring
 //!   is a ticket with a weight that says what its entry takes. The pool is half of what it surely holds.
-//! - After a disconnect it may go to sleep with work in its queue, until any next event (`run_inner`
-//!   blocks when the first in line is already gone). [`Arrivals::recv`] pokes it while it waits.
-//! - Sending to it blocks while its queue of 1,000 events is full. It never waits for anybody, so this
-//!   is a matter of microseconds and is done on the runtime's threads.
-//!
+//! - Sending to it blocks while its queue of 1,000 events is full. It never waits for anybody, and it
+//!   is told only of the first packet that it has not yet taken, so this queue is all but empty.
 //! - [`LinkBuilder::build`] waits without async, and for ever if the router ends meanwhile.
 //!
 //! A router that has ended is fatal: the hub exits, is restarted, and the agents send again.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
+use futures::FutureExt;
 use rumqttd::local::{LinkBuilder, LinkRx, LinkTx};
-use rumqttd::protocol::{
-    Disconnect, DisconnectReasonCode, Packet, PingReq, Publish, PublishProperties,
-};
+use rumqttd::protocol::{Packet, Publish, PublishProperties};
 use rumqttd::{Forward, Notification, Router, RouterConfig};
 use scc_common::id::AgentId;
 use scc_common::topic;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use super::limits::{ARRIVALS, POKE, RING_ENTRY, RING_SEGMENT, RING_SEGMENTS, ROUTER_ANSWER};
+use super::limits::{ARRIVALS, RING_ENTRY, RING_SEGMENT, RING_SEGMENTS, ROUTER_ANSWER};
 use super::pool::{Charge, Charged, Ledger, Ticket};
-use super::{Arrived, GateError, events};
+use super::session::Answer;
+use super::{Arrived, GateError, events, lock};
 
 /// Not a valid agent id, so no agent can ever take it over.
 const INGEST: &str = "scc.ingest";
+
+/// Nor is this.
+const AGENTS: &str = "scc.agents";
 
 /// The router hands over so many messages before it waits to be woken.
 const BATCH: u64 = 200;
@@ -49,132 +56,41 @@ const BATCH: u64 = 200;
 /// What the ring is made to count for an entry: the same bytes for all of them.
 static WEIGHT: &[u8] = &[0; RING_ENTRY];
 
-type Connect = dyn Fn(&str) -> Result<(LinkTx, LinkRx), GateError> + Send + Sync;
+type Link = (LinkTx, LinkRx);
 
-/// Makes links. Cheap to clone.
+/// Where publishes enter the router. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Links {
-    /// The type of the router's channel is not exported by rumqttd, so a closure keeps it.
-    connect: Arc<Connect>,
+pub(super) struct Entrance {
+    agents: Arc<Mutex<Agents>>,
     ledger: Arc<Ledger>,
     /// Cancelled when the router has ended.
     pub(super) ended: CancellationToken,
+    _acknowledging: Arc<AbortOnDropHandle<()>>,
 }
 
-impl std::fmt::Debug for Links {
+impl std::fmt::Debug for Entrance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Links").finish_non_exhaustive()
+        f.debug_struct("Entrance").finish_non_exhaustive()
     }
 }
 
-/// Starts the router's thread and subscribes the one reader, before any agent can publish: what is
-/// published without a subscriber is acknowledged and thrown away.
-pub(super) async fn start(
-    max_connections: usize,
-    stop: CancellationToken,
-) -> Result<(Links, Arrivals), GateError> {
-    let config = RouterConfig {
-        // Every agent, the reader, and room for links on their way out.
-        max_connections: max_connections + 64,
-        max_outgoing_packet_count: BATCH,
-        max_segment_size: RING_SEGMENT,
-        max_segment_count: RING_SEGMENTS,
-        initialized_filters: Some(vec![topic::UP_FILTER.to_owned()]),
-        ..RouterConfig::default()
-    };
-    let events = Router::new(0, config).spawn();
-    let connect: Arc<Connect> = Arc::new(move |client: &str| {
-        LinkBuilder::new(client, events.clone())
-            .build()
-            .map(|(tx, rx, _)| (tx, rx))
-            .map_err(ended)
-    });
-    let links = Links {
-        connect,
-        ledger: Arc::default(),
-        ended: CancellationToken::new(),
-    };
-    let (mut tx, mut rx) = links.connect(INGEST.to_owned()).await?;
-    tx.subscribe(topic::UP_FILTER).map_err(ended)?;
-    // Handled in order, so the subscription stands before the first agent's link exists; its SUBACK
-    // is waited for only to know that the router works.
-    while rx.next().await.map_err(ended)?.is_none() {}
-    let arrivals = Arrivals {
-        tx,
-        rx,
-        ledger: Arc::clone(&links.ledger),
-        ended: links.ended.clone(),
-        stop,
-    };
-    Ok((links, arrivals))
+/// The link of all agents, and what the router has still to acknowledge, in the order of handing on.
+struct Agents {
+    tx: LinkTx,
+    due: VecDeque<Due>,
 }
 
-fn ended(why: impl ToString) -> GateError {
-    GateError::RouterEnded(why.to_string())
+/// A PUBACK that the router owes, and to whom.
+#[derive(Debug)]
+pub(super) struct Due {
+    pkid: u16,
+    to: mpsc::UnboundedSender<Answer>,
 }
 
-impl Links {
-    async fn connect(&self, client: String) -> Result<(LinkTx, LinkRx), GateError> {
-        let connect = Arc::clone(&self.connect);
-        let (made, link) = oneshot::channel();
-        // rumqttd waits for the router's answer without async, and for ever when the router ends at that
-        // moment. A thread of its own does not keep the process from exiting then, as a thread of the
-        // runtime's pool would.
-        std::thread::Builder::new()
-            .name("gate-link".into())
-            .spawn(move || {
-                // An error only says that nobody waits for the link any more.
-                let _ = made.send(connect(&client));
-            })
-            .map_err(|e| GateError::RouterEnded(format!("no thread for a link: {e}")))?;
-        let answer = tokio::select! {
-            answer = timeout(ROUTER_ANSWER, link) => answer,
-            () = self.ended.cancelled() => return Err(ended("it has ended")),
-        };
-        match answer {
-            Ok(Ok(link)) => link,
-            Ok(Err(_)) => Err(ended("the thread that made a link has panicked")),
-            Err(_) => Err(ended("it does not answer")),
-        }
-    }
-
-    /// A link for an agent that has no other now.
-    pub(super) async fn open(&self, agent: &AgentId) -> Result<AgentLink, GateError> {
-        let opened = self.connect(agent.as_str().to_owned()).await;
-        let (tx, rx) = opened.inspect_err(|_| self.ended.cancel())?;
-        Ok(AgentLink {
-            up: UpLink {
-                agent: agent.clone(),
-                tx,
-                ledger: Arc::clone(&self.ledger),
-                ended: self.ended.clone(),
-            },
-            acks: Acks {
-                rx,
-                ended: self.ended.clone(),
-            },
-        })
-    }
-}
-
-/// An agent's two directions to the router.
-pub(super) struct AgentLink {
-    pub(super) up: UpLink,
-    pub(super) acks: Acks,
-}
-
-impl AgentLink {
-    /// Tells the router that this agent has gone. After this nothing may be sent.
-    pub(super) async fn close(mut self) {
-        let leave = Packet::Disconnect(
-            Disconnect {
-                reason_code: DisconnectReasonCode::NormalDisconnection,
-            },
-            None,
-        );
-        if self.up.tx.send(leave).await.is_err() {
-            self.up.ended.cancel();
-        }
+impl Due {
+    pub(super) fn new(pkid: u16, to: &mpsc::UnboundedSender<Answer>) -> Self {
+        let to = to.clone();
+        Self { pkid, to }
     }
 }
 
@@ -182,64 +98,161 @@ impl AgentLink {
 #[derive(Debug)]
 pub(super) struct Gone;
 
-/// Where an agent's publishes enter.
-pub(super) struct UpLink {
-    agent: AgentId,
-    tx: LinkTx,
-    ledger: Arc<Ledger>,
-    ended: CancellationToken,
+/// Starts the router's thread and subscribes the one reader, before any agent can publish: what is
+/// published without a subscriber is acknowledged and thrown away.
+pub(super) async fn start(stop: CancellationToken) -> Result<(Entrance, Arrivals), GateError> {
+    start_on(router(), stop).await
 }
 
-impl UpLink {
+/// Makes links to a router. The type of the router's channel is not exported by rumqttd, so a closure
+/// keeps it.
+fn router() -> impl Fn(&str) -> Result<Link, GateError> + Clone + Send + 'static {
+    let config = RouterConfig {
+        // Two are used; each place that is kept free costs the router a few hundred bytes.
+        max_connections: 8,
+        max_outgoing_packet_count: BATCH,
+        max_segment_size: RING_SEGMENT,
+        max_segment_count: RING_SEGMENTS,
+        initialized_filters: Some(vec![topic::UP_FILTER.to_owned()]),
+        ..RouterConfig::default()
+    };
+    let events = Router::new(0, config).spawn();
+    move |client| {
+        LinkBuilder::new(client, events.clone())
+            .build()
+            .map(|(tx, rx, _)| (tx, rx))
+            .map_err(ended)
+    }
+}
+
+async fn start_on(
+    connect: impl Fn(&str) -> Result<Link, GateError> + Clone + Send + 'static,
+    stop: CancellationToken,
+) -> Result<(Entrance, Arrivals), GateError> {
+    let (mut tx, mut rx) = linked(connect.clone(), INGEST).await?;
+    tx.subscribe(topic::UP_FILTER).map_err(ended)?;
+    // Handled in order, so the subscription stands before anything can be published; its SUBACK
+    // is waited for only to know that the router works.
+    while rx.next().await.map_err(ended)?.is_none() {}
+    let (agents, acks) = linked(connect, AGENTS).await?;
+    let agents = Arc::new(Mutex::new(Agents {
+        tx: agents,
+        due: VecDeque::new(),
+    }));
+    let (ledger, ended) = (Arc::<Ledger>::default(), CancellationToken::new());
+    let acknowledging = tokio::spawn(acknowledge(acks, Arc::clone(&agents), ended.clone()));
+    let arrivals = Arrivals {
+        _tx: tx,
+        rx,
+        ledger: Arc::clone(&ledger),
+        ended: ended.clone(),
+        stop,
+    };
+    let entrance = Entrance {
+        agents,
+        ledger,
+        ended,
+        _acknowledging: Arc::new(AbortOnDropHandle::new(acknowledging)),
+    };
+    Ok((entrance, arrivals))
+}
+
+fn ended(why: impl ToString) -> GateError {
+    GateError::RouterEnded(why.to_string())
+}
+
+async fn linked(
+    connect: impl Fn(&str) -> Result<Link, GateError> + Send + 'static,
+    client: &'static str,
+) -> Result<Link, GateError> {
+    let (made, link) = oneshot::channel();
+    // rumqttd waits for the router's answer without async, and for ever when the router ends at that
+    // moment. A thread of its own does not keep the process from exiting then, as a thread of the
+    // runtime's pool would.
+    std::thread::Builder::new()
+        .name("gate-link".into())
+        .spawn(move || {
+            // An error only says that nobody waits for the link any more.
+            let _ = made.send(connect(client));
+        })
+        .map_err(|e| GateError::RouterEnded(format!("no thread for a link: {e}")))?;
+    match timeout(ROUTER_ANSWER, link).await {
+        Ok(Ok(link)) => link,
+        Ok(Err(_)) => Err(ended("the thread that made a link has panicked")),
+        Err(_) => Err(ended("it does not answer")),
+    }
+}
+
+impl Entrance {
     /// Hands a checked and charged publish on. The payload waits in the ledger; what goes through the
     /// router is its ticket, as MQTT 5 correlation data, which never reaches a socket, and a weight.
-    pub(super) async fn publish(
-        &mut self,
+    /// What is due (with QoS 1) goes out as [`Answer::Puback`] once the router has it.
+    pub(super) fn publish(
+        &self,
+        agent: &AgentId,
         mut publish: Publish,
         charge: Charge,
+        due: Option<Due>,
     ) -> Result<(), Gone> {
+        if self.ended.is_cancelled() {
+            return Err(Gone);
+        }
         let payload = std::mem::replace(&mut publish.payload, Bytes::from_static(WEIGHT));
-        let ticket = self.ledger.enter(&self.agent, Charged { payload, charge });
+        let ticket = self.ledger.enter(agent, Charged { payload, charge });
         let properties = PublishProperties {
             correlation_data: Some(Bytes::copy_from_slice(&ticket.to_be_bytes())),
             ..PublishProperties::default()
         };
-        let sent = self.tx.send(Packet::Publish(publish, Some(properties)));
-        match sent.await {
-            Ok(_) => Ok(()),
-            Err(_) => {
-                self.ended.cancel();
-                Err(Gone)
-            }
+        let mut agents = lock(&self.agents);
+        // Under the same lock as the publish, so that both are in the same order.
+        agents.due.extend(due);
+        let handed_on = agents.push(Packet::Publish(publish, Some(properties)));
+        handed_on.inspect_err(|Gone| self.ended.cancel())
+    }
+}
+
+impl Agents {
+    /// Leaves a packet for the router, which takes all that is there when it is told of the first.
+    fn push(&mut self, packet: Packet) -> Result<(), Gone> {
+        let mut waiting = self.tx.buffer();
+        if !waiting.is_empty() {
+            waiting.push_back(packet);
+            return Ok(());
+        }
+        drop(waiting);
+        // Async by name only.
+        match self.tx.send(packet).now_or_never() {
+            Some(Ok(_)) => Ok(()),
+            Some(Err(_)) | None => Err(Gone),
         }
     }
 }
 
-/// Where the router's acknowledgements for one agent come out.
-pub(super) struct Acks {
-    rx: LinkRx,
-    ended: CancellationToken,
-}
-
-impl Acks {
-    /// The next packet for the socket. Loses nothing when the future is dropped.
-    pub(super) async fn next(&mut self) -> Result<Packet, Gone> {
-        loop {
-            match self.rx.next().await {
-                Ok(Some(Notification::DeviceAck(ack))) => return Ok(ack.into()),
-                Ok(_) => {}
-                Err(_) => {
-                    self.ended.cancel();
-                    return Err(Gone);
-                }
-            }
-        }
+/// Hands the router's PUBACKs to those whom they are due to, until it ends.
+async fn acknowledge(mut acks: LinkRx, agents: Arc<Mutex<Agents>>, ended: CancellationToken) {
+    loop {
+        let pkid = match acks.next().await {
+            Ok(Some(Notification::DeviceAck(ack))) => match ack.into() {
+                Packet::PubAck(ack, _) => ack.pkid,
+                _ => continue,
+            },
+            Ok(_) => continue,
+            Err(_) => return ended.cancel(),
+        };
+        let due = lock(&agents).due.pop_front();
+        let Some(due) = due.filter(|due| due.pkid == pkid) else {
+            events::acknowledged_out_of_order();
+            return ended.cancel();
+        };
+        // An error only says that the agent has left meanwhile.
+        let _ = due.to.send(Answer::Puback(pkid));
     }
 }
 
 /// What agents have published, in the order of arrival per agent.
 pub struct Arrivals {
-    tx: LinkTx,
+    /// Nothing is said after the subscription, but a link has two ends.
+    _tx: LinkTx,
     rx: LinkRx,
     ledger: Arc<Ledger>,
     ended: CancellationToken,
@@ -262,14 +275,6 @@ impl Arrivals {
                 next = self.rx.next() => next,
                 () = self.stop.cancelled() => return None,
                 () = self.ended.cancelled() => return None,
-                () = tokio::time::sleep(POKE) => {
-                    // Answered by a PINGRESP, which `arrived` passes over; so never more than one
-                    // answer is waiting.
-                    match self.tx.send(Packet::PingReq(PingReq)).await {
-                        Ok(_) => continue,
-                        Err(error) => Err(error),
-                    }
-                }
             };
             match next {
                 Ok(Some(Notification::Forward(forward))) => {
@@ -325,25 +330,104 @@ impl Arrivals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gate::packet::{self, Front, Inbound};
+    use crate::gate::pool::{Pool, Share};
+    use bytes::BytesMut;
+    use rumqttd::protocol::{Disconnect, DisconnectReasonCode};
     use std::time::Duration;
+
+    async fn soon<F: Future>(what: F) -> F::Output {
+        let within = Duration::from_secs(10);
+        timeout(within, what).await.expect("must not wait for ever")
+    }
+
+    fn agent(name: &str) -> AgentId {
+        AgentId::new(name).unwrap()
+    }
+
+    /// As it comes from a socket, with its packet id unless that is 0.
+    fn publish(agent: &AgentId, pkid: u16) -> (Publish, Option<u16>) {
+        let topic = topic::up(agent);
+        let mut body = vec![0, u8::try_from(topic.len()).unwrap()];
+        body.extend(topic.as_bytes());
+        if pkid > 0 {
+            body.extend(pkid.to_be_bytes());
+        }
+        body.push(b'x');
+        let first = if pkid > 0 { 0x32 } else { 0x30 };
+        let mut stream = BytesMut::from(&[first, u8::try_from(body.len()).unwrap()][..]);
+        stream.extend_from_slice(&body);
+        let Ok(Front::Packet(Inbound::Publish { publish, pkid })) = packet::next(&mut stream, 200)
+        else {
+            panic!("no publish");
+        };
+        (publish, pkid)
+    }
 
     /// rumqttd's real router, killed by what really kills it: waking a link that has been closed.
     #[tokio::test]
     async fn a_router_that_ends_ends_the_arrivals() {
-        let (links, mut arrivals) = start(1, CancellationToken::new()).await.unwrap();
-        let agent = AgentId::new("rsud").unwrap();
-        let AgentLink { up, acks } = links.open(&agent).await.unwrap();
-        let wake = acks.rx;
-        let acks = links
-            .open(&AgentId::new("psc").unwrap())
+        let router = router();
+        let (entrance, mut arrivals) = start_on(router.clone(), CancellationToken::new())
             .await
-            .unwrap()
-            .acks;
-        AgentLink { up, acks }.close().await;
-        wake.ready().unwrap();
-        let next = tokio::time::timeout(Duration::from_secs(10), arrivals.recv()).await;
-        assert!(next.expect("must not wait for ever").is_none());
-        assert!(links.ended.is_cancelled());
-        assert!(links.open(&agent).await.is_err());
+            .unwrap();
+        let (mut tx, rx) = router("rsud").unwrap();
+        let reason_code = DisconnectReasonCode::NormalDisconnection;
+        let leave = Packet::Disconnect(Disconnect { reason_code }, None);
+        tx.send(leave).await.unwrap();
+        rx.ready().unwrap();
+        assert!(soon(arrivals.recv()).await.is_none());
+        assert!(entrance.ended.is_cancelled());
+        let rsud = agent("rsud");
+        let (late, _) = publish(&rsud, 0);
+        let handed_on = entrance.publish(&rsud, late, Charge::default(), None);
+        assert!(handed_on.is_err());
+    }
+
+    #[tokio::test]
+    async fn each_gets_the_acknowledgements_of_its_own_packets_in_order() {
+        let (entrance, mut arrivals) = start(CancellationToken::new()).await.unwrap();
+        let (pool, share) = (Pool::new(), Share::new());
+        let names = [agent("rsud"), agent("psc"), agent("sdn")];
+        let mut boxes: Vec<_> = names.iter().map(|_| mpsc::unbounded_channel()).collect();
+        // the second one leaves with acknowledgements on the way
+        let (gone, _) = mpsc::unbounded_channel();
+        for pkid in 0..300_u16 {
+            for (at, name) in names.iter().enumerate() {
+                let charge = pool.charge(&share, 1).await;
+                let to = if at == 1 { &gone } else { &boxes[at].0 };
+                // every third is a packet with QoS 0, which nobody acknowledges
+                let (packet, pkid) = publish(name, pkid % 3 * pkid);
+                let due = pkid.map(|pkid| Due::new(pkid, to));
+                entrance.publish(name, packet, charge, due).unwrap();
+            }
+        }
+        let mut arrived = 0;
+        for at in [0, 2] {
+            for pkid in (0..300_u16).filter(|pkid| pkid % 3 > 0) {
+                while boxes[at].1.is_empty() && arrived < 900 {
+                    soon(arrivals.recv()).await.unwrap();
+                    arrived += 1;
+                }
+                let answer = soon(boxes[at].1.recv()).await.unwrap();
+                assert_eq!(answer, Answer::Puback(pkid % 3 * pkid));
+            }
+            assert!(boxes[at].1.is_empty());
+        }
+        assert!(!entrance.ended.is_cancelled());
+    }
+
+    #[tokio::test]
+    async fn a_router_that_acknowledges_what_was_not_published_has_ended() {
+        let (entrance, _arrivals) = start(CancellationToken::new()).await.unwrap();
+        let rsud = agent("rsud");
+        let (answers, mut got) = mpsc::unbounded_channel();
+        let (packet, _) = publish(&rsud, 4);
+        let due = Due::new(9, &answers);
+        let handed_on = entrance.publish(&rsud, packet, Charge::default(), Some(due));
+        handed_on.unwrap();
+        soon(entrance.ended.cancelled()).await;
+        drop(answers);
+        assert_eq!(soon(got.recv()).await, None);
     }
 }

@@ -4,16 +4,21 @@
 //! router; one writes acknowledgements, answers and what goes down. The first to end ends the
 //! connection, and so does a word from the registry (taken over, revoked).
 //!
-//! Promise: whatever happens, the link to the router is closed before the agent's turn is given on.
+//! Promises
+//! - Whatever happens, nothing more is handed to the router by the time the agent's turn is given on.
+//! - Who is not read because ingest cannot keep up is told that the gate lives: it is sent PINGRESPs
+//!   for the pings that the gate cannot see, so that it does not take the link for dead.
+//! - Who is quiet costs little: between packets nothing is kept but TLS and this task.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::FutureExt;
 use rumqttd::protocol::{
-    ConnectReturnCode, Packet, PingResp, Publish, QoS, SubAck, SubscribeReasonCode,
+    ConnectReturnCode, Packet, PingResp, PubAck, PubAckReason, Publish, QoS, SubAck,
+    SubscribeReasonCode,
 };
 use scc_common::id::AgentId;
 use scc_common::topic;
@@ -26,12 +31,13 @@ use tokio_rustls::server::TlsStream;
 use super::door::Shared;
 use super::events;
 use super::limits::{
-    ANSWERS, CLOSE, KEEP_BUFFER, MAX_PACKET, READ_STEP, TAKEOVER, UNACKED, WRITE_STALL,
+    CLOSE, KEEP_BUFFER, MAX_PACKET, OWED, QUIET, QUIET_BUFFER, READ_STEP, SIGNS_OF_LIFE, TAKEOVER,
+    WRITE_STALL,
 };
 use super::packet::{self, Front, Inbound, Refusal, Rules};
-use super::pool::{Pool, Share};
+use super::pool::{Charge, Share};
 use super::registry::{Claimed, Down};
-use super::router::{Acks, AgentLink, Gone, UpLink};
+use super::router::{Due, Gone};
 use super::tls::CertificateName;
 
 /// Why a connection ended.
@@ -81,6 +87,15 @@ impl End {
         }
     }
 
+    /// Why all connections have to end.
+    fn of_closing(gate: &Shared) -> Self {
+        if gate.entrance.ended.is_cancelled() {
+            Self::Router
+        } else {
+            Self::Stopping
+        }
+    }
+
     fn lost(error: &std::io::Error) -> Self {
         Self::Lost(error.to_string())
     }
@@ -118,30 +133,18 @@ pub(super) async fn serve(gate: &Shared, mut guest: Guest) {
     let turn = tokio::select! {
         biased;
         end = &mut claimed.cut => Err(end.unwrap_or(End::Stopping)),
-        () = gate.closing.cancelled() => Err(End::Stopping),
+        () = gate.closing.cancelled() => Err(End::of_closing(gate)),
         turn = timeout(TAKEOVER, Arc::clone(&claimed.turn).lock_owned()) =>
             turn.map_err(|_| End::NoTurn),
     };
-    let (turn, link) = match turn {
-        Ok(turn) => match gate.links.open(&guest.agent).await {
-            Ok(link) => (turn, link),
-            Err(_) => {
-                gate.registry.leave(&guest.agent, no, &End::Router);
-                return turn_away(gate, &mut guest, &End::Router).await;
-            }
-        },
+    let turn = match turn {
+        Ok(turn) => turn,
         Err(end) => {
             gate.registry.leave(&guest.agent, no, &end);
             return turn_away(gate, &mut guest, &end).await;
         }
     };
-    let mut stream = Session {
-        gate,
-        claimed,
-        link,
-    }
-    .run(guest)
-    .await;
+    let mut stream = stay(gate, claimed, guest).await;
     drop(turn);
     // Nobody waits for this any more.
     let _ = timeout(CLOSE, stream.shutdown()).await;
@@ -169,75 +172,67 @@ pub(super) async fn refuse(stream: &mut TlsStream<TcpStream>, code: ConnectRetur
     }
 }
 
-struct Session<'a> {
-    gate: &'a Shared,
-    claimed: Claimed,
-    link: AgentLink,
+/// From CONNACK to the end; gives the socket back for closing.
+async fn stay(gate: &Shared, mut claimed: Claimed, guest: Guest) -> Box<TlsStream<TcpStream>> {
+    let (mut read, mut write) = tokio::io::split(guest.stream);
+    let down = Arc::new(Down::default());
+    let owed = Semaphore::new(OWED);
+    let (answer, answers) = mpsc::unbounded_channel();
+
+    let began = gate.clock.mono_ms();
+    let live = gate.registry.live(&guest.agent, claimed.no, &down);
+    events::connected(&guest.agent, guest.from, guest.keep_alive, live);
+    let end = tokio::select! {
+        biased;
+        end = &mut claimed.cut => end.unwrap_or(End::Stopping),
+        () = gate.closing.cancelled() => End::of_closing(gate),
+        end = Writer {
+            stream: &mut write,
+            answers,
+            down: &down,
+            agent: &guest.agent,
+            owed: &owed,
+        }.run() => end,
+        end = Reader {
+            gate,
+            stream: &mut read,
+            buffer: guest.received,
+            rules: &guest.rules,
+            agent: &guest.agent,
+            keep_alive: Duration::from_secs(u64::from(guest.keep_alive)),
+            share: &claimed.share,
+            owed: &owed,
+            answer,
+            down: &down,
+        }.run() => end,
+    };
+    let left = gate.registry.leave(&guest.agent, claimed.no, &end);
+    let seconds = gate.clock.mono_ms().saturating_sub(began) / 1_000;
+    events::gone(&guest.agent, &end, seconds, left.unwrap_or(0));
+    read.unsplit(write)
 }
 
-impl Session<'_> {
-    /// From CONNACK to the closed link; gives the socket back for closing.
-    async fn run(self, guest: Guest) -> Box<TlsStream<TcpStream>> {
-        let Self {
-            gate,
-            mut claimed,
-            mut link,
-        } = self;
-        let (mut read, mut write) = tokio::io::split(guest.stream);
-        let down = Arc::new(Down::default());
-        let unacked = Semaphore::new(UNACKED);
-        let (answer, answers) = mpsc::channel(ANSWERS);
-        // The first packet that the writer finds.
-        let accepted = answer.try_send(packet::connack(ConnectReturnCode::Success));
-        debug_assert!(accepted.is_ok(), "the channel was just made");
-
-        let began = gate.clock.mono_ms();
-        let live = gate.registry.live(&guest.agent, claimed.no, &down);
-        events::connected(&guest.agent, guest.from, guest.keep_alive, live);
-        let end = tokio::select! {
-            biased;
-            end = &mut claimed.cut => end.unwrap_or(End::Stopping),
-            () = gate.closing.cancelled() => End::Stopping,
-            end = Writer {
-                stream: &mut write,
-                acks: &mut link.acks,
-                answers,
-                down: &down,
-                topic: Bytes::from(topic::down(&guest.agent)),
-                unacked: &unacked,
-            }.run() => end,
-            end = Reader {
-                stream: &mut read,
-                buffer: guest.received,
-                rules: &guest.rules,
-                // MQTT 3.1.1, 3.1.2.10.
-                idle: Duration::from_millis(u64::from(guest.keep_alive) * 1_500),
-                up: &mut link.up,
-                pool: &gate.pool,
-                share: &claimed.share,
-                unacked: &unacked,
-                answer,
-                down: &down,
-            }.run() => end,
-        };
-        link.close().await;
-        let left = gate.registry.leave(&guest.agent, claimed.no, &end);
-        let seconds = gate.clock.mono_ms().saturating_sub(began) / 1_000;
-        events::gone(&guest.agent, &end, seconds, left.unwrap_or(0));
-        read.unsplit(write)
-    }
+/// What the reader or the router wants to have written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The router has the publish with this packet id.
+    Puback(u16),
+    /// The subscription with this packet id stands.
+    Suback(u16),
+    /// The gate is there.
+    Pong,
 }
 
 struct Reader<'a, S> {
+    gate: &'a Shared,
     stream: &'a mut ReadHalf<S>,
     buffer: BytesMut,
     rules: &'a Rules,
-    idle: Duration,
-    up: &'a mut UpLink,
-    pool: &'a Pool,
+    agent: &'a AgentId,
+    keep_alive: Duration,
     share: &'a Share,
-    unacked: &'a Semaphore,
-    answer: mpsc::Sender<Packet>,
+    owed: &'a Semaphore,
+    answer: mpsc::UnboundedSender<Answer>,
     down: &'a Down,
 }
 
@@ -270,94 +265,124 @@ impl<S: AsyncRead + AsyncWrite> Reader<'_, S> {
     /// be heard.
     async fn read(&mut self, missing: usize) -> Result<(), End> {
         self.buffer.reserve(missing.min(READ_STEP));
-        match timeout(self.idle, self.stream.read_buf(&mut self.buffer)).await {
-            Ok(Ok(0)) => Err(End::Lost("closed by the other side".into())),
-            Ok(Ok(bytes)) => {
-                events::received(bytes);
-                Ok(())
+        // MQTT 3.1.1, 3.1.2.10.
+        let mut idle = self.keep_alive * 3 / 2;
+        if self.buffer.is_empty() && self.buffer.capacity() > QUIET_BUFFER {
+            match timeout(QUIET, self.stream.read_buf(&mut self.buffer)).await {
+                Ok(read) => return heard(read),
+                Err(_) => self.buffer = BytesMut::with_capacity(missing),
             }
-            Ok(Err(error)) => Err(End::lost(&error)),
-            Err(_) => Err(End::Silent(self.idle.as_secs())),
+            idle -= QUIET;
+        }
+        match timeout(idle, self.stream.read_buf(&mut self.buffer)).await {
+            Ok(read) => heard(read),
+            Err(_) => Err(End::Silent((self.keep_alive * 3 / 2).as_secs())),
         }
     }
 
     async fn packet(&mut self, inbound: Inbound) -> Result<(), End> {
         match inbound {
-            Inbound::Publish {
-                publish,
-                acknowledged,
-            } => {
+            Inbound::Publish { publish, pkid } => {
                 self.rules.publish(&publish)?;
-                if acknowledged && let Ok(permit) = self.unacked.acquire().await {
-                    // Given back by the writer, with the PUBACK.
-                    permit.forget();
+                if pkid.is_some() {
+                    self.owe().await;
                 }
-                let charge = self.pool.charge(self.share, publish.payload.len()).await;
+                let charge = self.charge(publish.payload.len()).await;
                 let publish = self.rules.detach(publish);
                 events::published();
-                let handed_on = self.up.publish(publish, charge).await;
+                let due = pkid.map(|pkid| Due::new(pkid, &self.answer));
+                let handed_on = (self.gate.entrance).publish(self.agent, publish, charge, due);
                 handed_on.map_err(|Gone| End::Router)
             }
             Inbound::Subscribe { pkid, filters } => {
                 self.rules.subscribe(&filters)?;
                 self.down.subscribe();
                 // Answered here and not by the router, which never hears of it: what goes down is
-                // written straight to the socket, needs no ring of the router, and the router can
-                // never find the buffer of an agent full (it panics when such an agent leaves).
-                let suback = SubAck {
-                    pkid,
-                    return_codes: vec![SubscribeReasonCode::Success(QoS::AtMostOnce)],
-                };
-                self.answer(Packet::SubAck(suback, None)).await
+                // written straight to the socket and needs no ring of the router.
+                self.owe().await;
+                self.answer(Answer::Suback(pkid));
+                Ok(())
             }
-            Inbound::Ping => self.answer(Packet::PingResp(PingResp)).await,
+            Inbound::Ping => {
+                self.owe().await;
+                self.answer(Answer::Pong);
+                Ok(())
+            }
             Inbound::Disconnect => Err(End::Left),
             Inbound::Connect { .. } => Err(End::Refused(Refusal::Order)),
         }
     }
 
-    async fn answer(&self, packet: Packet) -> Result<(), End> {
-        self.answer.send(packet).await.map_err(|_| End::NotReading)
+    /// Waits until there is room for one more answer; the writer gives it back when it has written it.
+    async fn owe(&self) {
+        // The semaphore is never closed.
+        if let Ok(permit) = self.owed.acquire().await {
+            permit.forget();
+        }
+    }
+
+    /// The writer lives as long as this.
+    fn answer(&self, answer: Answer) {
+        let _ = self.answer.send(answer);
+    }
+
+    /// Waits until ingest has consumed enough of what came before.
+    async fn charge(&self, payload: usize) -> Charge {
+        let mut charge = pin!(self.gate.pool.charge(self.share, payload));
+        loop {
+            match timeout(self.keep_alive / SIGNS_OF_LIFE, charge.as_mut()).await {
+                Ok(charge) => return charge,
+                // None when so much is owed that the peer will hear enough, or does not listen.
+                Err(_) => {
+                    if let Ok(permit) = self.owed.try_acquire() {
+                        permit.forget();
+                        self.answer(Answer::Pong);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn heard(read: std::io::Result<usize>) -> Result<(), End> {
+    match read {
+        Ok(0) => Err(End::Lost("closed by the other side".into())),
+        Ok(bytes) => {
+            events::received(bytes);
+            Ok(())
+        }
+        Err(error) => Err(End::lost(&error)),
     }
 }
 
 struct Writer<'a, S> {
     stream: &'a mut WriteHalf<S>,
-    acks: &'a mut Acks,
-    answers: mpsc::Receiver<Packet>,
+    answers: mpsc::UnboundedReceiver<Answer>,
     down: &'a Down,
-    topic: Bytes,
-    unacked: &'a Semaphore,
+    agent: &'a AgentId,
+    owed: &'a Semaphore,
 }
 
 impl<S: AsyncRead + AsyncWrite> Writer<'_, S> {
     async fn run(mut self) -> End {
-        // CONNACK goes before anything else.
-        let Some(connack) = self.answers.recv().await else {
-            return End::Left;
-        };
         let mut batch = Batch::default();
-        batch.put(connack);
+        // CONNACK goes before anything else.
+        batch.put(packet::connack(ConnectReturnCode::Success));
         loop {
-            if let Err(end) = self.flush(&mut batch).await {
+            if let Err(end) = self.flush(batch).await {
                 return end;
             }
+            batch = Batch::default();
             tokio::select! {
-                ack = self.acks.next() => match ack {
-                    Ok(ack) => batch.put(ack),
-                    Err(Gone) => return End::Router,
-                },
-                Some(answer) = self.answers.recv() => batch.put(answer),
-                payload = self.down.next() => batch.publish(&self.topic, payload),
+                Some(answer) = self.answers.recv() => batch.answer(answer),
+                payload = self.down.next() => batch.publish(self.agent, payload),
             }
             // Whatever else is there goes along, in fewer TLS records and packets.
             while batch.bytes.len() < READ_STEP {
                 if let Ok(answer) = self.answers.try_recv() {
-                    batch.put(answer);
+                    batch.answer(answer);
                 } else if let Some(payload) = self.down.pop() {
-                    batch.publish(&self.topic, payload);
-                } else if let Some(Ok(ack)) = self.acks.next().now_or_never() {
-                    batch.put(ack);
+                    batch.publish(self.agent, payload);
                 } else {
                     break;
                 }
@@ -365,7 +390,7 @@ impl<S: AsyncRead + AsyncWrite> Writer<'_, S> {
         }
     }
 
-    async fn flush(&mut self, batch: &mut Batch) -> Result<(), End> {
+    async fn flush(&mut self, mut batch: Batch) -> Result<(), End> {
         events::sent(batch.bytes.len());
         while !batch.bytes.is_empty() {
             match timeout(WRITE_STALL, self.stream.write_buf(&mut batch.bytes)).await {
@@ -380,39 +405,45 @@ impl<S: AsyncRead + AsyncWrite> Writer<'_, S> {
             Ok(Err(error)) => return Err(End::lost(&error)),
             Err(_) => return Err(End::NotReading),
         }
-        self.unacked.add_permits(std::mem::take(&mut batch.acks));
+        self.owed.add_permits(batch.answers);
         Ok(())
     }
 }
 
-/// Packets that are written together.
+/// Packets that are written together, in memory that goes with them.
 #[derive(Default)]
 struct Batch {
     bytes: BytesMut,
-    /// PUBACKs among them.
-    acks: usize,
+    /// Answers among them.
+    answers: usize,
 }
 
 impl Batch {
+    fn answer(&mut self, answer: Answer) {
+        self.answers += 1;
+        self.put(match answer {
+            Answer::Puback(pkid) => {
+                let reason = PubAckReason::Success;
+                Packet::PubAck(PubAck { pkid, reason }, None)
+            }
+            Answer::Suback(pkid) => {
+                let return_codes = vec![SubscribeReasonCode::Success(QoS::AtMostOnce)];
+                Packet::SubAck(SubAck { pkid, return_codes }, None)
+            }
+            Answer::Pong => Packet::PingResp(PingResp),
+        });
+    }
+
+    fn publish(&mut self, agent: &AgentId, payload: Bytes) {
+        self.put(Packet::Publish(
+            Publish::new(topic::down(agent).into(), payload, false),
+            None,
+        ));
+    }
+
     fn put(&mut self, packet: Packet) {
-        match packet {
-            Packet::PubAck(..) => self.acks += 1,
-            Packet::ConnAck(..)
-            | Packet::SubAck(..)
-            | Packet::PingResp(_)
-            | Packet::Publish(..) => {}
-            // The router's own greeting of the link is consumed by rumqttd; nothing else is due.
-            _ => return,
-        }
         // The codec fails only for a QoS 1 publish without a packet id, and there is none.
         let written = packet::write(packet, &mut self.bytes);
         debug_assert!(written.is_ok());
-    }
-
-    fn publish(&mut self, topic: &Bytes, payload: Bytes) {
-        self.put(Packet::Publish(
-            Publish::new(topic.clone(), payload, false),
-            None,
-        ));
     }
 }

@@ -3,19 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use scc_agent::capture::board::Board;
-use scc_agent::config::{Hub as HubAddress, Identity};
+use scc_agent::config::Hub as HubAddress;
+use scc_agent::uplink::Uplink;
 use scc_agent::uplink::mqtt::Mqtt;
-use scc_agent::uplink::{Given, Uplink};
 use scc_common::clock::SystemClock;
 use scc_common::id::AgentId;
-use scc_provision::Authority;
 use scc_tests::bench::agents::Empty;
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::stage::{Hub, PATIENCE, restarted};
+use super::stage::{Hub, PATIENCE, authority, given, identity, restarted};
 
 const AGENTS: usize = 200;
 
@@ -39,13 +36,7 @@ async fn all_here(hub: &Hub) -> Vec<Duration> {
 async fn two_hundred_agents_are_back_soon_after_a_restart_and_not_all_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let clock = SystemClock::shared();
-    let at = |name: &str| dir.path().join(name);
-    let mut authority = Authority::init(&at("authority"), "test", &*clock).unwrap();
-    let names = scc_provision::hub::Names {
-        dns: vec!["localhost".into()],
-        addresses: vec!["127.0.0.1".parse().unwrap()],
-    };
-    scc_provision::hub::issue(&mut authority, &names, &at("hub"), false, &*clock).unwrap();
+    let mut authority = authority(dir.path(), &*clock);
     let hub = Hub::start(dir.path(), "127.0.0.1:0".parse().unwrap()).await;
     let stop = CancellationToken::new();
     let _stops = stop.clone().drop_guard();
@@ -56,24 +47,9 @@ async fn two_hundred_agents_are_back_soon_after_a_restart_and_not_all_at_once() 
     let mut uplinks = tokio::task::JoinSet::new();
     for seed in (0..).take(AGENTS) {
         let agent = AgentId::new(format!("a{seed}")).unwrap();
-        let id = at("ids").join(agent.as_str());
-        scc_provision::site::issue(&mut authority, &agent, 30, &id, false, &*clock).unwrap();
-        let identity = Identity {
-            certificate: id.join(scc_provision::site::CERTIFICATE),
-            key: id.join(scc_provision::site::KEY),
-            hub_ca: id.join("hub-ca.pem"),
-        };
-        let given = Given {
-            agent: agent.clone(),
-            version: "test".into(),
-            store: Empty::default(),
-            board: Board::new(clock.clone()).0,
-            clock: clock.clone(),
-            events: mpsc::unbounded_channel().0,
-            poke: std::sync::Arc::default(),
-            stop: stop.clone(),
-            alive: std::sync::Arc::default(),
-        };
+        let id = dir.path().join("ids").join(agent.as_str());
+        let identity = identity(&mut authority, &agent, &id, &*clock);
+        let given = given(agent.clone(), Empty::default(), clock.clone(), &stop);
         let (uplink, _) = Uplink::new(given, Mqtt::new(agent, address.clone(), identity), seed);
         uplinks.spawn(uplink.run());
     }

@@ -10,14 +10,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use rumqttc::mqttbytes::v4::Packet;
 use scc_agent::uplink::pace::Pace;
+use scc_common::clock::SystemClock;
+use scc_common::id::AgentId;
+use scc_common::identity::agent_tls;
+use scc_common::topic;
+use scc_hub::gate::limits::{MESSAGE_OVERHEAD, POOL, SHARE};
+use scc_provision::Authority;
+use scc_tests::bench::mqtt::{Call, Connection};
 use scc_tests::proxy::Weather;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::stage::{Hub, Manner, Mute, SEED, Site};
+use super::stage::{Hub, Manner, Mute, PATIENCE, SEED, Site, identity};
 
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -128,6 +139,51 @@ async fn mute_tls(site: &Site) -> (SocketAddr, AbortOnDropHandle<()>) {
     (address, AbortOnDropHandle::new(task))
 }
 
+/// Other agents, whose payloads take all that the gate may have on the way to ingest.
+async fn fill_the_pool(link: &Watched) -> JoinSet<()> {
+    const PAYLOAD: usize = SHARE / 2 - MESSAGE_OVERHEAD;
+    let dir = link.site.dir.path();
+    let mut authority = Authority::open(&dir.join("authority")).unwrap();
+    let mut neighbours = JoinSet::new();
+    let (taken, mut all) = mpsc::unbounded_channel();
+    // two of each fill the pool, and those of one more stand in front of whoever comes later
+    for no in 0..=POOL / SHARE {
+        let agent = AgentId::new(format!("puskesmas-{no}")).unwrap();
+        let id = dir.join("neighbours").join(agent.as_str());
+        let files = identity(&mut authority, &agent, &id, &SystemClock::new());
+        let call = Call {
+            to: link.hub.address,
+            from: None,
+            tls: agent_tls(&files.certificate, &files.key, &files.hub_ca).unwrap(),
+            id: agent.to_string(),
+            filter: topic::down(&agent),
+            keep_alive: 300,
+        };
+        let taken = taken.clone();
+        neighbours.spawn(async move {
+            let mut connection = Connection::open(&call).await.unwrap();
+            for pkid in [1, 2] {
+                let payload = Bytes::from(vec![0; PAYLOAD]);
+                connection
+                    .publish(&topic::up(&agent), pkid, payload)
+                    .unwrap();
+                connection.flush().await.unwrap();
+                while !matches!(connection.pop().unwrap(), Some(Packet::PubAck(_))) {
+                    connection.read().await.unwrap();
+                }
+                taken.send(()).unwrap();
+            }
+            std::future::pending::<()>().await;
+        });
+    }
+    // one less than fits: the agent itself may have something on the way
+    for _ in 1..2 * POOL / SHARE {
+        let took = tokio::time::timeout(PATIENCE, all.recv()).await;
+        took.expect("the gate took too little").unwrap();
+    }
+    neighbours
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silence_after_hello() {
     let mut link = Watched::start().await;
@@ -220,6 +276,18 @@ async fn a_closed_port() {
     link.site.proxy.cut();
     link.bad_for(KEEP_ALIVE).await;
     link.site.proxy.weather(|w| w.refuse = false);
+    link.well().await;
+}
+
+/// The gate reads no more, because ingest cannot go on: nothing is wrong with the link.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hub_that_holds_back_is_no_dead_link() {
+    let mut link = Watched::start().await;
+    link.hub.stuck.send_replace(true);
+    let _neighbours = fill_the_pool(&link).await;
+    link.bad_for(KEEP_ALIVE * 3).await;
+    assert_eq!(link.site.dialer.attempts(), link.attempts, "it reconnected");
+    link.hub.stuck.send_replace(false);
     link.well().await;
 }
 

@@ -59,11 +59,64 @@ pub(super) fn limits() -> BufferLimits {
     }
 }
 
+/// An authority, and a hub's identity by it, in this folder.
+pub(super) fn authority(dir: &Path, clock: &dyn Clock) -> Authority {
+    let mut authority = Authority::init(&dir.join("authority"), "test", clock).unwrap();
+    let names = scc_provision::hub::Names {
+        dns: vec!["localhost".into()],
+        addresses: vec!["127.0.0.1".parse().unwrap()],
+    };
+    let hub = dir.join("hub");
+    scc_provision::hub::issue(&mut authority, &names, &hub, false, clock).unwrap();
+    authority
+}
+
+/// The identity of an agent by this authority, in the folder `id`.
+pub(super) fn identity(
+    authority: &mut Authority,
+    agent: &AgentId,
+    id: &Path,
+    clock: &dyn Clock,
+) -> Identity {
+    scc_provision::site::issue(authority, agent, 30, id, false, clock).unwrap();
+    identity_in(id)
+}
+
+fn identity_in(id: &Path) -> Identity {
+    Identity {
+        certificate: id.join(scc_provision::site::CERTIFICATE),
+        key: id.join(scc_provision::site::KEY),
+        hub_ca: id.join("hub-ca.pem"),
+    }
+}
+
+/// What an uplink is given here: no device captures, and nobody records its events.
+pub(super) fn given<S>(
+    agent: AgentId,
+    store: S,
+    clock: SharedClock,
+    stop: &CancellationToken,
+) -> Given<S> {
+    Given {
+        agent,
+        version: "test".into(),
+        store,
+        board: Board::new(clock.clone()).0,
+        clock,
+        events: mpsc::unbounded_channel().0,
+        poke: Arc::new(Notify::new()),
+        stop: stop.clone(),
+        alive: Arc::default(),
+    }
+}
+
 /// A gate and its ingest; both end when dropped.
 pub(super) struct Hub {
     pub(super) address: SocketAddr,
     pub(super) gate: gate::Gate,
     pub(super) voice: Arc<Voice>,
+    /// Whether ingest gets nothing any more of what arrives, as if its database were away.
+    pub(super) stuck: watch::Sender<bool>,
     _tasks: JoinSet<()>,
 }
 
@@ -101,10 +154,11 @@ impl Hub {
         };
         let mut tasks = JoinSet::new();
         let guard = stop.drop_guard();
+        let (stuck, mut free) = watch::channel(false);
         tasks.spawn(async move {
             let _stops_the_gate_when_aborted = guard;
             while let Some(arrived) = arrivals.recv().await {
-                if up.send(arrived).await.is_err() {
+                if free.wait_for(|stuck| !stuck).await.is_err() || up.send(arrived).await.is_err() {
                     return;
                 }
             }
@@ -116,6 +170,7 @@ impl Hub {
             address: gate.address(),
             gate,
             voice,
+            stuck,
             _tasks: tasks,
         }
     }
@@ -150,14 +205,8 @@ impl Site {
         let dir = tempfile::tempdir().unwrap();
         let clock = SystemClock::shared();
         let at = |name: &str| dir.path().join(name);
-        let mut authority = Authority::init(&at("authority"), "test", &*clock).unwrap();
-        let names = scc_provision::hub::Names {
-            dns: vec!["localhost".into()],
-            addresses: vec!["127.0.0.1".parse().unwrap()],
-        };
-        scc_provision::hub::issue(&mut authority, &names, &at("hub"), false, &*clock).unwrap();
-        scc_provision::site::issue(&mut authority, &agent(), 30, &at("id"), false, &*clock)
-            .unwrap();
+        let mut authority = authority(dir.path(), &*clock);
+        identity(&mut authority, &agent(), &at("id"), &*clock);
         let hub = Hub::start(dir.path(), "127.0.0.1:0".parse().unwrap()).await;
         let proxy = Proxy::start(hub.address).await.unwrap();
         std::fs::create_dir(at("state")).unwrap();
@@ -336,18 +385,7 @@ pub(super) fn connect(
         clock,
         ..
     } = dialer.manner.clone();
-    let (board, _) = Board::new(clock.clone());
-    let given = Given {
-        agent: agent(),
-        version: "test".into(),
-        store,
-        board,
-        clock,
-        events: mpsc::unbounded_channel().0,
-        poke: Arc::new(Notify::new()),
-        stop: stop.clone(),
-        alive: Arc::default(),
-    };
+    let given = given(agent(), store, clock, stop);
     let (uplink, link) = Uplink::new(given, dialer, SEED);
     let log = tracing_subscriber::registry().with(lines.clone());
     let uplink = uplink.at_pace(pace).within(budget);
@@ -393,13 +431,8 @@ pub(super) struct Dialer {
 impl Dialer {
     /// Dials this machine, with the certificate of the site in `dir`.
     pub(super) fn new(dir: &Path, port: u16, manner: Manner) -> Self {
-        let at = |name: &str| dir.join("id").join(name);
         Self {
-            identity: Identity {
-                certificate: at(scc_provision::site::CERTIFICATE),
-                key: at(scc_provision::site::KEY),
-                hub_ca: at("hub-ca.pem"),
-            },
+            identity: identity_in(&dir.join("id")),
             port,
             manner,
             floor: Arc::new(Floor::open(dir.join("state"))),

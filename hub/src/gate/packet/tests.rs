@@ -67,11 +67,8 @@ fn an_honest_agents_packets_pass() {
     assert_eq!(rules.connect(inbound(&connect(4, 2, "rsud", b""))), Ok(30));
     for first in [0x30, 0x32, 0x3A] {
         match inbound(&publish(first, "scc/up/rsud", b"hello")) {
-            Inbound::Publish {
-                publish,
-                acknowledged,
-            } => {
-                assert_eq!(acknowledged, first != 0x30);
+            Inbound::Publish { publish, pkid } => {
+                assert_eq!(pkid, (first != 0x30).then_some(7));
                 assert_eq!(rules.publish(&publish), Ok(()));
                 assert_eq!(&rules.detach(publish).payload[..], b"hello");
             }
