@@ -151,7 +151,7 @@ fn every_target_of_the_hub_begins_with_packets_that_the_gate_reads_and_admits() 
             "publish",
             Inbound::Publish {
                 publish,
-                acknowledged: true,
+                pkid: Some(_),
             },
         ) => rules.publish(publish).is_ok() && publish.payload == "hi",
         ("subscribe", Inbound::Subscribe { pkid: 1, filters }) => rules.subscribe(filters).is_ok(),

@@ -69,11 +69,19 @@ impl Drop for Stand<'_> {
 }
 
 impl<'a> Stand<'a> {
-    /// Starts it with nothing stored.
+    /// Starts it with nothing stored. A part that does not come up gets a second chance and is told of: between
+    /// the choice of a port and its use another program may take it.
     ///
     /// # Errors
     /// If a part of it does not start.
     pub fn start(who: Who, place: &'a Place, agents: usize) -> anyhow::Result<Self> {
+        Self::start_once(who, place, agents).or_else(|error| {
+            eprintln!("{} did not start and is started again: {error:#}", who.name());
+            Self::start_once(who, place, agents)
+        })
+    }
+
+    fn start_once(who: Who, place: &'a Place, agents: usize) -> anyhow::Result<Self> {
         let mut stand = Self {
             who,
             to: SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()?)),

@@ -60,7 +60,7 @@ impl Database {
                 },
                 sum: Checksum::of(&body),
                 size: u64::try_from(body.len()).unwrap(),
-                said: Some(RecordBody::decode(&body).unwrap()),
+                said: Some(RecordBody::decode(&body).unwrap().into()),
                 body: StoredBody::Row(body.into()),
                 received_ms: 1_800_000_000_000,
             };
