@@ -53,7 +53,7 @@ pub const READ_STEP: usize = 16 * 1024;
 /// A receive buffer that has grown beyond this is given back after the packet that needed it.
 pub const KEEP_BUFFER: usize = 64 * 1024;
 
-/// And beyond this, once nothing has come for [`QUIET`].
+/// One that has grown beyond this is given back once nothing has come for [`QUIET`].
 pub const QUIET_BUFFER: usize = 512;
 
 /// Who has said nothing for so long is not in the middle of something.

@@ -1,9 +1,10 @@
 //! rumqttd's router behind the gate: one link into which all agents publish, and one that hears it.
 //!
 //! What rumqttd 0.20 needs to be treated like, and where it is kept (docs/design, broker-and-buffer):
-//! - A link reserves 64 kB of queues and lists before it has carried anything, and its queues are
-//!   rings, so that a connection of a day has touched all of it. So agents have no links of their own:
-//!   their publishes share one, and its PUBACKs are handed to whoever they are due to ([`Due`]).
+//! - A link reserves 200 kB of queues and lists before it has carried anything, and the queues of its
+//!   acknowledgements are rings: three hundred messages have touched all of their 75 kB. So agents have
+//!   no links of their own: their publishes share one, and its PUBACKs are handed to whoever they are
+//!   due to ([`Due`]).
 //! - The router acknowledges what came through a link in the order in which it came, at once and only
 //!   with the message in its ring. A PUBACK out of order is a router that cannot be trusted, and is
 //!   treated as one that has ended.
