@@ -174,7 +174,7 @@ hub-files = Berkas sertifikat baru di pusat tidak dapat dipakai
 hub-files-what = Yang lama tetap dipakai: lokasi dan halaman berjalan terus. Yang hendak diperbarui atau dicabut dengan berkas baru itu belum berlaku.
 hub-files-remedy = Nama berkas dan apa yang salah ada di rincian teknis. Buat lagi dengan scc-provision lalu salin kembali sertifikat dan kuncinya, atau sertifikat penerbit dan daftar pencabutannya; pusat membacanya dalam hitungan detik. Jangan menyalakan ulang pusat sebelum itu: pusat tidak akan mau menyala.
 hub-ending = Sertifikat pusat harus diganti
-hub-ending-what = Masa berlakunya habis dalam 30 hari atau sudah habis; yang mana dan kapan ada di rincian teknis. Bila sertifikat pusat habis, kotak di lokasi tidak dapat tersambung (datanya tetap di kotak); bila sertifikat halaman habis, peramban memperingatkan; bila daftar pencabutan lewat tanggalnya, semua berjalan terus, tetapi belum ada yang memeriksa siapa yang harus ditolak.
+hub-ending-what = Masa berlakunya habis dalam 30 hari atau sudah habis; yang mana dan kapan ada di rincian teknis. Bila masa berlaku sertifikat pusat habis, kotak di lokasi tidak dapat tersambung (datanya tetap di kotak); bila masa berlaku sertifikat halaman habis, peramban memperingatkan; bila daftar pencabutan lewat tanggalnya, semua berjalan terus, tetapi belum ada yang memeriksa siapa yang harus ditolak.
 hub-ending-remedy = Terbitkan lagi dengan scc-provision di komputer penyimpan otoritas, lalu salin berkasnya ke mesin pusat; tidak perlu menyalakan ulang.
 
 # lokasi

@@ -73,7 +73,16 @@ fn afterwards(forecast: &[Forecast], budget: &Budget, back: WallMs, lang: Lang) 
     let backlog: f64 = forecast.iter().map(|row| row.kept_bytes).sum();
     let per_hour: f64 = forecast.iter().map(|f| f.measured.bytes_per_hour()).sum();
     let waiting = size(whole(backlog));
+    let unknown = forecast
+        .iter()
+        .any(|row| row.measured.records > 0 && row.measured.per_hour.is_none());
     let sent = match (drain(budget, backlog, per_hour / 3_600.0, back), lang) {
+        (Drained::Within(_) | Drained::Never, _) if unknown => lang
+            .pick(
+                "Kapan semuanya terkirim belum dapat dikatakan: aliran yang bertanda ? belum terukur.",
+                "When all of it is sent cannot be told yet: a stream marked ? has not been measured.",
+            )
+            .to_owned(),
         (Drained::Within(hours), _) => {
             let span = span(hours, lang);
             match lang {
@@ -104,8 +113,9 @@ fn afterwards(forecast: &[Forecast], budget: &Budget, back: WallMs, lang: Lang) 
             let may = size(whole(per_day(budget).unwrap_or(0.0)));
             match lang {
                 Lang::Id => format!(
-                    "Dengan anggaran di `[uplink]` itu TIDAK PERNAH habis: yang baru {day}/hari, yang boleh\n\
-                     dikirim {may}/hari. Naikkan anggarannya, atau kurangi rekaman dan cuplikan."
+                    "Dengan anggaran di `[uplink]`, antrean ini TIDAK AKAN PERNAH habis terkirim: data baru\n\
+                     {day}/hari, padahal yang boleh dikirim hanya {may}/hari. Naikkan anggarannya, atau\n\
+                     kurangi rekaman dan cuplikan."
                 ),
                 Lang::En => format!(
                     "Under the budget of `[uplink]` it NEVER comes to an end: {day}/day are new, {may}/day may\n\
@@ -290,7 +300,7 @@ mod tests {
         assert!(text.contains("is sent within 2 h"), "{text}");
         let text = said(Some(15_000), Lang::Id);
         assert!(
-            text.contains("TIDAK PERNAH habis: yang baru 1728 MB/hari"),
+            text.contains("TIDAK AKAN PERNAH habis terkirim: data baru\n1728 MB/hari"),
             "{text}"
         );
         assert!(text.contains("1296 MB/hari"), "{text}");

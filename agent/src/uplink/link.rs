@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 /// Why there is no connection, or none any more. The texts are for logs and for `status`; they name
 /// what was seen and hold no secret.
@@ -85,6 +86,10 @@ pub trait Link: Send + Sync {
     /// # Errors
     /// [`Closed`]; the link is dead.
     fn receive(&self) -> BoxFuture<'_, Result<Bytes, Closed>>;
+
+    /// When the hub last said unasked that it lives: it does so while it does not read from this link
+    /// because it cannot go on.
+    fn sign_of_life(&self) -> Option<Instant>;
 
     /// Says goodbye, so that the other side knows at once that this was meant; returns when it has
     /// gone out or cannot. The link is dead afterwards.

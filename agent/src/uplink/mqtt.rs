@@ -20,7 +20,7 @@ use scc_common::clock::SharedClock;
 use scc_common::id::AgentId;
 use scc_common::identity::CheckTime;
 use scc_common::{identity, topic};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -188,6 +188,7 @@ struct Connection {
     client: AsyncClient,
     down: Mutex<mpsc::Receiver<Bytes>>,
     ended: Arc<OnceLock<Closed>>,
+    sign: watch::Receiver<Option<Instant>>,
     pump: JoinHandle<()>,
 }
 
@@ -196,10 +197,12 @@ impl Connection {
         let (sender, down) = mpsc::channel(DOWN_QUEUE);
         let ended = Arc::new(OnceLock::new());
         let reason = Arc::clone(&ended);
+        let (unasked, sign) = watch::channel(None);
         let pump = tokio::spawn(async move {
             // when a ping went out after which nothing has come in; rumqttc itself would wait until
             // the next ping is due
             let mut pinged: Option<Instant> = None;
+            let mut unanswered = 0_u32;
             let why = loop {
                 let polled = match pinged {
                     None => Ok(events.poll().await),
@@ -209,8 +212,19 @@ impl Connection {
                     break Closed::Silent("no answer to a ping".into());
                 };
                 match &polled {
-                    Ok(Event::Incoming(_)) => pinged = None,
-                    Ok(Event::Outgoing(Outgoing::PingReq)) => pinged = Some(Instant::now()),
+                    Ok(Event::Incoming(packet)) => {
+                        pinged = None;
+                        if matches!(packet, Packet::PingResp) {
+                            match unanswered.checked_sub(1) {
+                                Some(less) => unanswered = less,
+                                None => drop(unasked.send_replace(Some(Instant::now()))),
+                            }
+                        }
+                    }
+                    Ok(Event::Outgoing(Outgoing::PingReq)) => {
+                        pinged = Some(Instant::now());
+                        unanswered += 1;
+                    }
                     _ => {}
                 }
                 match polled {
@@ -237,6 +251,7 @@ impl Connection {
             client,
             down: Mutex::new(down),
             ended,
+            sign,
             pump,
         }
     }
@@ -276,6 +291,10 @@ impl Link for Connection {
                 .ok_or_else(|| self.why())
         }
         .boxed()
+    }
+
+    fn sign_of_life(&self) -> Option<Instant> {
+        *self.sign.borrow()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -10,10 +10,11 @@
 //! | takes no bytes | flushing one packet | 1 |
 //! | TCP, TLS, CONNECT or SUBSCRIBE unanswered | [`Pace::connect`] | 1 + 1/3 |
 //! | hello or records unanswered | the resend timer, on the same connection | 1 + 2/3 |
+//! | hello unanswered, pings answered | [`Pace::no_answer`] | 2 |
 //!
 //! The pause is at most half a keep-alive more.
 //!
-//! [`Pace::no_answer`] is none of these: who waits for it has a link on which pings are answered.
+//! [`Pace::held_back`] is none of these: the link of who waits for it is well.
 
 use std::time::Duration;
 
@@ -98,11 +99,21 @@ impl Pace {
         self.keep_alive / 3
     }
 
-    /// A hub that has not answered a hello for this long gets a new connection. The hello is repeated
-    /// on this one all the while, and a dead link is noticed by its pings: so the hub is there and
-    /// cannot go on, because its database is away or slow, and a new connection would stand in the
-    /// same queue. It is the last resort against a broker that has forgotten the subscription.
+    /// Whoever answers pings and has not answered a hello for this long gets a new connection: a broker
+    /// that has forgotten the subscription, say.
     pub(super) fn no_answer(self) -> Duration {
+        self.keep_alive * 2
+    }
+
+    /// The same, of a hub that says meanwhile that it holds this agent back. The hello is repeated on this
+    /// connection; a new one would stand in the same queue, because the hub's database is away or slow.
+    /// This is the last resort.
+    pub(super) fn held_back(self) -> Duration {
         self.keep_alive * 10
+    }
+
+    /// A sign that this agent is held back holds for so long; the hub gives one twice in this time.
+    pub(super) fn sign(self) -> Duration {
+        self.pong()
     }
 }

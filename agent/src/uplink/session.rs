@@ -553,7 +553,12 @@ impl<'a, S: Store> Session<'a, S> {
         }
         match &self.phase {
             Phase::Asking { asked, .. } => {
-                let limit = self.pace.no_answer();
+                let sign = self.link.sign_of_life();
+                let limit = if sign.is_some_and(|at| at.elapsed() < self.pace.sign()) {
+                    self.pace.held_back()
+                } else {
+                    self.pace.no_answer()
+                };
                 if over(self.asking_since, limit) {
                     let why = format!("no answer to hello for {} s", limit.as_secs());
                     return Err(Closed::Silent(why).into());

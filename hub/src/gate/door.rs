@@ -66,7 +66,7 @@ pub(super) async fn run(
             biased;
             () = stop.cancelled() => break Ok(()),
             () = gate.entrance.ended.cancelled() => {
-                break Err(GateError::RouterEnded("its channel is closed".into()));
+                break Err(GateError::RouterEnded("it takes nothing any more, or acknowledges what it was not given".into()));
             }
             accepted = listener.accept() => accepted,
         };

@@ -1,6 +1,6 @@
 //! rumqttd's router behind the gate: one link into which all agents publish, and one that hears it.
 //!
-//! What rumqttd 0.20 needs to be treated like, and where it is kept (docs/design, broker-and-buffer):
+//! What rumqttd 0.20 needs to be treated like:
 //! - A link reserves 200 kB of queues and lists before it has carried anything, and the queues of its
 //!   acknowledgements are rings: three hundred messages have touched all of their 75 kB. So agents have
 //!   no links of their own: their publishes share one, and its PUBACKs are handed to whoever they are
@@ -229,7 +229,9 @@ impl Agents {
     }
 }
 
-/// Hands the router's PUBACKs to those whom they are due to, until it ends.
+/// Hands the router's PUBACKs to those whom they are due to, until it ends. It acknowledges in the order
+/// of publishing; that the ids agree is checked, although agents that count alike could hide a mistake.
+/// It would pace them wrongly: a PUBACK deletes nothing.
 async fn acknowledge(mut acks: LinkRx, agents: Arc<Mutex<Agents>>, ended: CancellationToken) {
     loop {
         let pkid = match acks.next().await {

@@ -76,7 +76,10 @@ impl<'a> Stand<'a> {
     /// If a part of it does not start.
     pub fn start(who: Who, place: &'a Place, agents: usize) -> anyhow::Result<Self> {
         Self::start_once(who, place, agents).or_else(|error| {
-            eprintln!("{} did not start and is started again: {error:#}", who.name());
+            eprintln!(
+                "{} did not start and is started again: {error:#}",
+                who.name()
+            );
             Self::start_once(who, place, agents)
         })
     }

@@ -16,7 +16,8 @@ use scc_common::wire::{
     Ack, Answer, Down, DownMessage, Gap, Hello, LaneAck, LaneAnswer, PartAck, SeqRange, Up,
     UpMessage, WIRE_VERSION,
 };
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::shelf::Shelf;
@@ -28,6 +29,7 @@ use scc_common::ranges::RangeSet;
 struct PeerLink {
     up: mpsc::Sender<Bytes>,
     down: Mutex<mpsc::UnboundedReceiver<Bytes>>,
+    signs: watch::Receiver<bool>,
 }
 
 fn cut() -> Closed {
@@ -46,6 +48,9 @@ impl Link for PeerLink {
     }
     fn receive(&self) -> BoxFuture<'_, Result<Bytes, Closed>> {
         async move { self.down.lock().await.recv().await.ok_or_else(cut) }.boxed()
+    }
+    fn sign_of_life(&self) -> Option<Instant> {
+        self.signs.borrow().then(Instant::now)
     }
     fn close(&self) -> BoxFuture<'_, ()> {
         std::future::ready(()).boxed()
@@ -72,6 +77,8 @@ impl Dial for PeerDial {
 pub(super) struct Wire {
     up: mpsc::Receiver<Bytes>,
     down: mpsc::UnboundedSender<Bytes>,
+    /// Whether it says unasked that it lives, as a hub does that holds the agent back.
+    pub(super) signs: watch::Sender<bool>,
 }
 
 impl Wire {
@@ -169,12 +176,14 @@ impl Rig {
     pub(super) async fn accept(&self, room: usize) -> Wire {
         let (up_sender, up) = mpsc::channel(room);
         let (down, down_receiver) = mpsc::unbounded_channel();
+        let (signs, signs_receiver) = watch::channel(false);
         let link = PeerLink {
             up: up_sender,
             down: Mutex::new(down_receiver),
+            signs: signs_receiver,
         };
         assert!(self.links.send(link).await.is_ok(), "the uplink has ended");
-        Wire { up, down }
+        Wire { up, down, signs }
     }
 }
 

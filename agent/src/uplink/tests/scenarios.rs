@@ -229,21 +229,35 @@ async fn silence_leads_back_to_hello_and_the_wait_doubles() {
 async fn a_hub_that_never_answers_gets_a_new_connection() {
     let rig = Rig::start(Shelf::new(1), 7);
     let mut wire = rig.accept(64).await;
-    let start = Instant::now();
-    let mut hellos = 0;
-    while let Some(message) = wire.any().await {
-        hellos += u32::from(matches!(message, UpMessage::Hello(_)));
-    }
-    // asked on the same connection until then: whoever cannot answer gains nothing by a new one
-    let waited = start.elapsed().as_secs();
+    let (waited, hellos) = unanswered(&mut wire).await;
+    assert!((60..65).contains(&waited), "{waited} s");
+    assert!((2..=6).contains(&hellos), "{hellos} hellos in a minute");
+    assert_eq!(rig.handle.status.borrow().mode, LinkMode::Down);
+    let mut wire = rig.accept(64).await;
+    wire.hello().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hub_that_says_it_holds_back_is_asked_on_the_same_connection() {
+    let rig = Rig::start(Shelf::new(1), 7);
+    let mut wire = rig.accept(64).await;
+    wire.signs.send_replace(true);
+    let (waited, hellos) = unanswered(&mut wire).await;
     assert!((300..305).contains(&waited), "{waited} s");
     assert!(
         (6..=13).contains(&hellos),
         "{hellos} hellos in five minutes"
     );
-    assert_eq!(rig.handle.status.borrow().mode, LinkMode::Down);
-    let mut wire = rig.accept(64).await;
-    wire.hello().await;
+}
+
+/// Seconds until the agent gives up a connection on which nothing is answered, and its hellos.
+async fn unanswered(wire: &mut Wire) -> (u64, u32) {
+    let start = Instant::now();
+    let mut hellos = 0;
+    while let Some(message) = wire.any().await {
+        hellos += u32::from(matches!(message, UpMessage::Hello(_)));
+    }
+    (start.elapsed().as_secs(), hellos)
 }
 
 #[tokio::test(start_paused = true)]

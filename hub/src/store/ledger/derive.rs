@@ -81,13 +81,17 @@ pub(super) fn undo(
         Content::Event(Event::DeviceState(state)) => {
             c.prepare_cached(
                 "DELETE FROM device_state
-                 WHERE agent = ?1 AND device = ?2 AND changed_ms = ?3 AND record IN (0, ?4)",
+                 WHERE agent = ?1 AND device = ?2 AND changed_ms = ?3
+                   AND (record = ?4 OR (record = 0 AND kind = ?5 AND state = ?6 AND cause IS ?7))",
             )?
             .execute(params![
                 agent,
                 state.device.as_str(),
                 changed_ms(new, state, dated),
-                id
+                id,
+                state.kind.name(),
+                state.state.name(),
+                state.cause.map(|cause| cause.name()),
             ])?;
         }
         Content::Punches(batch) if batch.read.is_some() => {
