@@ -60,4 +60,4 @@ media) [ -z "$quick" ] || arguments=(--rounds 1 --megabytes 80) ;;
     ;;
 esac
 [ -z "$quick" ] || echo "QUICK=1: a look, not a measurement" >&2
-timeout 900 "$target/release/bench-$what" "${arguments[@]}"
+timeout 1800 "$target/release/bench-$what" "${arguments[@]}"
