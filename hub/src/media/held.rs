@@ -162,6 +162,7 @@ mod tests {
             }
         });
         while !holds.is_held("old") {
+            assert!(writer.try_recv().is_err(), "it did not wait");
             thread::yield_now();
         }
         disk.send(()).unwrap();
