@@ -182,6 +182,7 @@ hub-record-remedy = This is a defect of the program: pass the technical details 
 hub-media = Pictures and video are held back
 hub-media-what = The hub's picture disk is full or failing. Punches and events are still received; pictures wait in the boxes at the sites and follow later.
 hub-media-remedy = Make room on the hub's picture disk; receiving goes on by itself.
+hub-media-remedy-full = Make room on the hub's picture disk; receiving goes on by itself. The only thing that may be deleted by hand is what is in the folder aside/ of the media folder (files without a record); copy what is still needed first.
 hub-missing = Data is missing at the hub
 hub-missing-what = The boxes' daily count is higher than what the database holds: data that had been received is no longer there. No site is to blame.
 hub-missing-remedy = Sites and days are in the technical details. Leave the boxes on: what their cards still hold is asked for again when they next connect. Check the health of the hub's disk, and who has opened the database.
@@ -194,6 +195,9 @@ hub-files-remedy = The technical details name the file and what is wrong with it
 hub-ending = A certificate of the hub has to be replaced
 hub-ending-what = It ends within 30 days or has ended; which one and when is in the technical details. When the hub's certificate has ended, boxes at the sites cannot connect (their data stays in them); when that of the pages has, browsers warn of them; when the revocation list has, everything goes on, but nobody has looked at who is to be kept out.
 hub-ending-remedy = Issue it anew with scc-provision on the computer with the authority and copy the files to the hub's machine; no restart is needed.
+hub-aside = There are pictures and video without a record
+hub-aside-what = { $files } files ({ $size }) have no record in the database, as happens after a restore. The hub keeps them aside in { $folder } and removes them, the oldest first, from { $day } on.
+hub-aside-remedy = Copy what is needed before that day; what is in each folder is in the technical details. What is not needed may be deleted from there at once; this notice then goes within a quarter of an hour.
 
 # sites
 all-sites = All sites

@@ -164,6 +164,7 @@ hub-record-remedy = Ini cacat program: sampaikan rincian teknis di bawah kepada 
 hub-media = Gambar dan rekaman ditahan
 hub-media-what = Disk gambar di pusat penuh atau rusak. Absensi dan kejadian tetap diterima; gambar menunggu di kotak lokasi dan menyusul.
 hub-media-remedy = Beri ruang pada disk gambar di mesin pusat; penerimaan berlanjut sendiri.
+hub-media-remedy-full = Beri ruang pada disk gambar di mesin pusat; penerimaan berlanjut sendiri. Yang boleh dihapus dengan tangan hanya isi folder aside/ di folder media (berkas tanpa catatan); salin dahulu yang masih diperlukan.
 hub-missing = Ada data yang hilang di pusat
 hub-missing-what = Hitungan harian kotak lokasi lebih besar daripada isi basis data: data yang sudah pernah diterima tidak ada lagi. Ini bukan kesalahan lokasi.
 hub-missing-remedy = Lokasi dan hari ada di rincian teknis. Biarkan kotak lokasi menyala: yang masih ada di kartunya diminta lagi saat ia tersambung kembali. Periksa kesehatan disk pusat dan siapa yang membuka basis data.
@@ -176,6 +177,9 @@ hub-files-remedy = Nama berkas dan apa yang salah ada di rincian teknis. Buat la
 hub-ending = Sertifikat pusat harus diganti
 hub-ending-what = Masa berlakunya habis dalam 30 hari atau sudah habis; yang mana dan kapan ada di rincian teknis. Bila masa berlaku sertifikat pusat habis, kotak di lokasi tidak dapat tersambung (datanya tetap di kotak); bila masa berlaku sertifikat halaman habis, peramban memperingatkan; bila daftar pencabutan lewat tanggalnya, semua berjalan terus, tetapi belum ada yang memeriksa siapa yang harus ditolak.
 hub-ending-remedy = Terbitkan lagi dengan scc-provision di komputer penyimpan otoritas, lalu salin berkasnya ke mesin pusat; tidak perlu menyalakan ulang.
+hub-aside = Ada gambar dan rekaman tanpa catatan
+hub-aside-what = { $files } berkas ({ $size }) tidak punya catatan di basis data, misalnya setelah cadangan dipulihkan. Pusat menyisihkannya di { $folder } dan menghapusnya, yang tertua dahulu, mulai { $day }.
+hub-aside-remedy = Salin yang masih diperlukan sebelum tanggal itu; isi tiap folder ada di rincian teknis. Yang tidak diperlukan boleh langsung dihapus dari folder itu; pemberitahuan ini hilang dalam seperempat jam.
 
 # lokasi
 all-sites = Semua lokasi

@@ -11,7 +11,7 @@ mod web_house;
 use std::time::Duration;
 
 use scc_common::record::{Cause, DeviceKind, State};
-use scc_hub::ingest::Status;
+use scc_hub::ingest::{Aside, Status, Trouble, TroubleKind};
 use web_house::client::{Browser, between};
 use web_house::{House, NOW, RSUD_PICTURE, VILLA_PICTURE, device_state, trouble};
 
@@ -525,6 +525,54 @@ async fn health_is_told_when_ingest_cannot_store() {
     assert_eq!(stranger.get("/healthz").await.text(), "ok\n");
     house.ingest_fails();
     assert_eq!(stranger.get("/healthz").await.status, 503);
+}
+
+#[tokio::test]
+async fn what_is_aside_is_for_operators_to_copy_and_is_what_a_full_disk_may_lose() {
+    let house = House::build().await;
+    let mut operator = Browser::of(&house, "meja-2").await;
+    let mut agency = Browser::of(&house, "rsud").await;
+    let aside = Aside {
+        folder: "/var/lib/scc-hub/media/aside".into(),
+        files: 1_234,
+        bytes: 5_600_000,
+        since_ms: 1_793_491_200_000,
+        removed_from_ms: 1_796_169_600_000,
+        each: "2026-11-01: 1234 files".into(),
+    };
+    house.hub_status(Status {
+        aside: Some(aside),
+        ..Status::default()
+    });
+    let page = operator.get("/").await.text();
+    for words in [
+        "Ada gambar dan rekaman tanpa catatan",
+        "1.234 berkas (5,6 MB)",
+        "/var/lib/scc-hub/media/aside",
+        "mulai Rabu, 2 Desember 2026",
+        "Salin yang masih diperlukan",
+        "2026-11-01: 1234 files",
+    ] {
+        assert!(page.contains(words), "no {words}");
+    }
+    assert!(!agency.get("/").await.text().contains("tanpa catatan"));
+    operator.get("/bahasa/en").await;
+    let page = operator.get("/").await.text();
+    assert!(page.contains("1,234 files (5.6 MB)") && page.contains("Copy what is needed"));
+
+    let full = |kind| {
+        house.hub_status(Status {
+            media: Some(Trouble {
+                kind,
+                ..trouble("12 bytes are free")
+            }),
+            ..Status::default()
+        });
+    };
+    full(TroubleKind::Full);
+    assert!(operator.get("/").await.text().contains("the folder aside/"));
+    full(TroubleKind::Failing);
+    assert!(!operator.get("/").await.text().contains("the folder aside/"));
 }
 
 #[tokio::test]

@@ -375,10 +375,14 @@ async fn settle(
         });
     }
     for mut entry in done {
-        if let Some(stale) = entry.stale.take()
-            && let Err(error) = context.media.remove(&stale).await
-        {
-            tracing::warn!(%error, "a media file that is no longer needed cannot be removed");
+        if let Some(stale) = entry.stale.take() {
+            // not waited for: a media disk that hangs must not hold up the next acknowledgements
+            let media = context.media.clone();
+            answers.spawn(async move {
+                if let Err(error) = media.remove(&stale).await {
+                    tracing::warn!(%error, "a media file that is no longer needed cannot be removed");
+                }
+            });
         }
         if let (Write::Hello { agent, .. }, Some(hello)) = (entry.write.as_ref(), &entry.hello) {
             let answer = answer::send(Arc::clone(context), agent.clone(), Arc::clone(hello));

@@ -20,7 +20,9 @@ use super::reread;
 use super::spool::Spool;
 use super::stuck::Stuck;
 use super::sweep;
-use super::{Downlink, IngestError, Limits, Notice, PERMISSION, Status, Trouble, TroubleKind};
+use super::{
+    Aside, Downlink, IngestError, Limits, Notice, PERMISSION, Status, Trouble, TroubleKind,
+};
 use crate::media::Media;
 use crate::store::{LaneKey, RecordKey, Store, Write};
 
@@ -175,6 +177,17 @@ impl Context {
             None => tracing::info!("the database is no longer slow"),
         }
         metrics::gauge!("scc_ingest_slow").set(f64::from(u8::from(trouble.is_some())));
+    }
+
+    /// So much is aside in the media folder.
+    pub(super) fn aside(&self, aside: Option<Aside>) {
+        metrics::gauge!("scc_media_aside_files")
+            .set(aside.as_ref().map_or(0.0, |aside| aside.files as f64));
+        self.status.send_if_modified(|status| {
+            let changed = status.aside != aside;
+            status.aside = aside;
+            changed
+        });
     }
 
     /// This write is refused in every form; `why` names it.

@@ -19,6 +19,7 @@
 //! Whatever has a valid envelope and checksum is stored; *unreadable* is a state of its row.
 
 mod answer;
+mod aside;
 mod boot;
 mod committer;
 mod context;
@@ -53,6 +54,7 @@ use crate::gate::{Arrived, Charge, Gate};
 use crate::media::{Media, MediaError};
 use crate::store::{LaneKey, MAX_SEQ, RecordKey, Store, StoreError, Write};
 
+pub use aside::Aside;
 use committer::Entry;
 use context::{Context, lock};
 use intake::{Task, Workers};
@@ -86,6 +88,9 @@ pub struct Status {
     /// What the database takes in no form and why, while it waits at its agent; none while there is
     /// nothing of the kind. Everything else goes on.
     pub record: Option<Trouble>,
+    /// Media files that no record refers to, until they are removed; none while there are none. Nothing
+    /// waits for them.
+    pub aside: Option<Aside>,
 }
 
 /// Something that holds ingest up.

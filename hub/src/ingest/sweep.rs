@@ -1,7 +1,7 @@
 //! Media files that no record refers to: a hub that ended between a file and its row leaves one, a
 //! database that is older than the media beside it leaves a day of them.
 //!
-//! At start and once a day they are set aside, and removed after a month ([`crate::media::sweep`]). Only
+//! At start and once a day they are set aside, and removed after a month ([`super::aside`]). Only
 //! files that have been there for a day: an agent sends what was not acknowledged again within minutes, and
 //! the file has its row then. Beside everything else, a few files at a time; while the database fails, not at
 //! all.
@@ -9,25 +9,27 @@
 use std::io;
 use std::time::Duration;
 
-use scc_common::clock::WallMs;
-use tokio::time::sleep;
+use scc_common::clock::{Stamp, WallMs};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::aside::{self, Overdue};
 use super::context::Context;
 use super::intake::blocking;
 use crate::media::Media;
-use crate::media::sweep::{self, Found};
+use crate::media::sweep::{Found, Walk};
 use crate::store::{Store, StoreError};
 
 const EVERY: Duration = Duration::from_secs(24 * 3_600);
 /// After one that did not come to its end.
 const AGAIN: Duration = Duration::from_secs(3_600);
+/// What is aside is counted again meanwhile: somebody may have cleared it.
+const COUNT_EVERY: Duration = Duration::from_secs(900);
 
 /// Younger files are left alone.
 pub(super) const AGE_MS: WallMs = 24 * 3_600_000;
 
-/// Files that are looked at in one go, and the pause after it: most of the time nothing is done, so that the
-/// disk and the database belong to what comes in.
-const STEP: usize = 200;
+/// After each step: most of the time nothing is done, so that the disk and the database belong to what
+/// comes in.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a sweep did not come to its end.
@@ -47,7 +49,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    const fn add(&mut self, found: &Found) {
+    pub(super) const fn add(&mut self, found: &Found) {
         self.files += 1;
         self.bytes += found.size;
     }
@@ -64,25 +66,62 @@ pub(super) struct Swept {
     pub(super) removed: Tally,
 }
 
+/// The files of a walk, some at a time and with pauses, beside everything else.
+pub(super) struct Steps {
+    /// None when there is no more.
+    walk: Option<Walk>,
+    begun: bool,
+}
+
+impl Steps {
+    pub(super) async fn of(
+        walk: impl FnOnce() -> io::Result<Walk> + Send + 'static,
+    ) -> io::Result<Self> {
+        let walk = Some(blocking(walk).await?);
+        Ok(Self { walk, begun: false })
+    }
+
+    /// What one step has found, which may be nothing; none when there is no more.
+    pub(super) async fn next(&mut self) -> io::Result<Option<Vec<Found>>> {
+        let Some(mut walk) = self.walk.take() else {
+            return Ok(None);
+        };
+        if self.begun {
+            sleep(PAUSE).await;
+        }
+        self.begun = true;
+        let (walk, step) = blocking(move || walk.step().map(|step| (walk, step))).await?;
+        self.walk = (!step.done).then_some(walk);
+        Ok(Some(step.found))
+    }
+}
+
 /// Sweeps for as long as the hub runs.
 pub(super) async fn run(context: &Context) {
     let mut last = None;
+    let mut overdue = Overdue::default();
     loop {
-        let begun = context.clock.wall_ms();
+        let begun = context.clock.stamp();
         // what was too young last time may be swept now, so its folder is looked into again
         let since = last.map(|last: WallMs| last.saturating_sub(AGE_MS));
         let mut swept = Swept::default();
-        let ended = all(&context.media, &context.store, begun, since, &mut swept).await;
+        let (media, store) = (&context.media, &context.store);
+        let ended = all(media, store, &begun, since, &mut overdue, &mut swept).await;
         tell(&swept);
-        match ended {
+        let wait = match ended {
             Ok(()) => {
-                last = Some(begun);
-                sleep(EVERY).await;
+                last = Some(begun.wall_ms);
+                EVERY
             }
             Err(error) => {
                 tracing::warn!(%error, "the sweep of media files did not come to its end; it is begun again in an hour");
-                sleep(AGAIN).await;
+                AGAIN
             }
+        };
+        let next = Instant::now() + wait;
+        while Instant::now() < next {
+            aside::tell(context).await;
+            sleep_until(next.min(Instant::now() + COUNT_EVERY)).await;
         }
     }
 }
@@ -114,48 +153,26 @@ fn tell(swept: &Swept) {
     }
 }
 
-/// One sweep. What it had done when it failed is in `swept` all the same.
+/// One sweep, begun at `now`. What it had done when it failed is in `swept` all the same.
 pub(super) async fn all(
     media: &Media,
     store: &Store,
-    now: WallMs,
+    now: &Stamp,
     changed_since: Option<WallMs>,
+    overdue: &mut Overdue,
     swept: &mut Swept,
 ) -> Result<(), SweepError> {
     let files = media.clone();
-    let mut walk = blocking(move || files.walk(changed_since)).await?;
-    loop {
-        let (next, found) = blocking(move || walk.next(STEP).map(|found| (walk, found))).await?;
-        walk = next;
-        if found.is_empty() {
-            break;
+    let mut steps = Steps::of(move || files.walk(changed_since)).await?;
+    while let Some(found) = steps.next().await? {
+        let (partial, whole) = candidates(media, found, now.wall_ms);
+        if partial.is_empty() && whole.is_empty() {
+            continue;
         }
-        let (partial, whole) = candidates(media, found, now);
-        let (partial, whole) = (partial, unreferenced(store, whole).await?);
-        take(media, now, partial, whole, swept).await?;
-        sleep(PAUSE).await;
+        let whole = unreferenced(store, whole).await?;
+        take(media, now.wall_ms, partial, whole, swept).await?;
     }
-    let files = media.clone();
-    for folder in blocking(move || files.long_aside(now)).await? {
-        let top = folder.clone();
-        let mut walk = blocking(move || sweep::walk_aside(&top)).await?;
-        loop {
-            let (next, found) =
-                blocking(move || walk.next(STEP).map(|found| (walk, found))).await?;
-            walk = next;
-            if found.is_empty() {
-                break;
-            }
-            let gone = blocking(move || {
-                found.iter().try_for_each(sweep::remove_for_good)?;
-                Ok(found)
-            });
-            gone.await?.iter().for_each(|f| swept.removed.add(f));
-            sleep(PAUSE).await;
-        }
-        blocking(move || std::fs::remove_dir_all(folder)).await?;
-    }
-    Ok(())
+    overdue.remove(media, now, &mut swept.removed).await
 }
 
 /// What may be swept: of attempts to write whatever nobody writes, of files what is old enough and in

@@ -171,20 +171,21 @@ impl Media {
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<Held, MediaError> {
         let location = location(path)?;
         let media = self.clone();
-        let held = self.inner.holds.take(path);
         let path = path.to_owned();
         let runtime = Handle::current();
         // All of it on a thread that may wait: object_store opens the file where it is asked to, and a
         // disk that hangs must not hold up who takes in punches.
         tokio::task::spawn_blocking(move || {
+            let held = media.inner.holds.take(&path);
             if let Some(folder) = Path::new(&path).parent() {
                 media.durable_folder(folder)?;
             }
             if let Err(error) = runtime.block_on(media.write(&location, bytes)) {
-                if media.inner.holds.alone(&held) {
-                    // it would keep room that others need
-                    sweep::remove_attempts(&media.inner.root.join(location.as_ref()));
-                }
+                // It would keep room that others need. If somebody else is writing this file, one of the
+                // attempts is theirs: then the sweep removes what is left.
+                let file = media.inner.root.join(location.as_ref());
+                let alone = || sweep::remove_attempts(&file);
+                let _ = media.inner.holds.if_alone(&held, alone);
                 return Err(failed(&path, &error));
             }
             Ok(held)
@@ -196,7 +197,11 @@ impl Media {
     /// Bytes into a file of another name; then fsync, rename, fsync of the folder.
     async fn write(&self, location: &Location, bytes: Bytes) -> Result<(), object_store::Error> {
         let mut upload = self.inner.files.put_multipart(location).await?;
-        upload.put_part(PutPayload::from_bytes(bytes)).await?;
+        if let Err(error) = upload.put_part(PutPayload::from_bytes(bytes)).await {
+            // Dropped, it would remove the file some time later, when the name may be another attempt's.
+            let _ = upload.abort().await;
+            return Err(error);
+        }
         crash::here(Point::MediaWritten);
         upload.complete().await.map(drop)
     }
@@ -379,6 +384,31 @@ mod tests {
             assert!(media.get(evil).await.is_err(), "{evil}");
             assert!(!media.is_there(evil), "{evil}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_attempt_leaves_is_removed_unless_somebody_else_is_writing_the_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let media = Media::open(&dir.path().join("media")).unwrap();
+        let path = path(b"x", Some(0));
+        let file = media.inner.root.join(&path);
+        // what stands in the way of the last step, the rename
+        std::fs::create_dir_all(file.join("full")).unwrap();
+        let left = || std::fs::read_dir(file.parent().unwrap()).unwrap().count() - 1;
+        let other = media.inner.holds.take(&path);
+        let theirs = PathBuf::from(format!("{}#1", file.display()));
+        std::fs::write(&theirs, b"half").unwrap();
+        media
+            .put(&path, Bytes::from_static(b"a"))
+            .await
+            .unwrap_err();
+        assert!(theirs.exists());
+        drop(other);
+        media
+            .put(&path, Bytes::from_static(b"a"))
+            .await
+            .unwrap_err();
+        assert_eq!(left(), 0);
     }
 
     #[test]

@@ -32,6 +32,10 @@ const PARTIAL: char = '#';
 /// Levels below [`RECORDS`] down to the folder of a day, which holds the files.
 const DAY_LEVEL: usize = 3;
 
+/// Entries of folders that are looked at in one go, whatever they are: a year of days in which nothing has
+/// changed holds no file that is to be looked at, and is as much work.
+const STEP: usize = 200;
+
 /// A file as it was when it was listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -48,7 +52,15 @@ pub(crate) struct Found {
 /// Device, inode, and when its bytes last changed.
 type Identity = (u64, u64, i64, i64);
 
-/// Goes through the files below a folder, some at a time. Reads no more of a folder than is asked for.
+/// Files below a folder, as far as one [`Walk::step`] came.
+#[derive(Debug)]
+pub(crate) struct Step {
+    pub(crate) found: Vec<Found>,
+    /// There is no more; otherwise there may be, even if nothing was found.
+    pub(crate) done: bool,
+}
+
+/// Goes through the files below a folder, a step at a time.
 #[derive(Debug)]
 pub(crate) struct Walk {
     /// What comes before the paths that are given out.
@@ -59,63 +71,77 @@ pub(crate) struct Walk {
 
 impl Walk {
     fn new(base: PathBuf, top: &str, changed_since: Option<WallMs>) -> io::Result<Self> {
-        let open = match fs::read_dir(base.join(top)) {
-            Ok(folder) => vec![folder],
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error),
-        };
+        let top = if_there(fs::read_dir(base.join(top)))?;
         Ok(Self {
             base,
-            open,
+            open: top.into_iter().collect(),
             changed_since,
         })
     }
 
-    /// At most so many of the next files; empty when there are no more. Blocks on the disk.
+    /// A bounded number of steps further. Blocks on the disk.
     ///
     /// # Errors
-    /// What the system said; a file that goes meanwhile is none.
-    pub(crate) fn next(&mut self, most: usize) -> io::Result<Vec<Found>> {
+    /// What the system said; what goes meanwhile is none.
+    pub(crate) fn step(&mut self) -> io::Result<Step> {
+        self.look_at(STEP)
+    }
+
+    fn look_at(&mut self, entries: usize) -> io::Result<Step> {
         let mut found = Vec::new();
-        while found.len() < most {
+        for _ in 0..entries {
             let Some(folder) = self.open.last_mut() else {
-                break;
+                return Ok(Step { found, done: true });
             };
             let Some(entry) = folder.next().transpose()? else {
                 self.open.pop();
                 continue;
             };
             let path = entry.path();
-            let meta = match fs::symlink_metadata(&path) {
-                Ok(meta) => meta,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(error),
+            let Some(meta) = if_there(fs::symlink_metadata(&path))? else {
+                continue;
             };
             if meta.is_dir() {
                 let of_a_day = self.open.len() == DAY_LEVEL;
                 let unchanged = |since| modified_ms(&meta) < since;
                 if !(of_a_day && self.changed_since.is_some_and(unchanged)) {
-                    self.open.push(fs::read_dir(&path)?);
+                    self.open.extend(if_there(fs::read_dir(&path))?);
                 }
             } else if meta.is_file() {
                 found.extend(self.found(path, &meta));
             }
         }
-        Ok(found)
+        Ok(Step { found, done: false })
     }
 
     /// None for a name that no file of ours has.
     fn found(&self, file: PathBuf, meta: &fs::Metadata) -> Option<Found> {
-        let path = file.strip_prefix(&self.base).ok()?.to_str()?;
-        let whole = path.split_once(PARTIAL).map(|(whole, _)| whole);
+        let name = file.strip_prefix(&self.base).ok()?.to_str()?;
+        let (path, partial) = match name.rsplit_once(PARTIAL) {
+            None => (name, false),
+            Some((whole, attempt)) => {
+                let number = !attempt.is_empty() && attempt.bytes().all(|b| b.is_ascii_digit());
+                Media::whose(whole).filter(|_| number)?;
+                (whole, true)
+            }
+        };
         Some(Found {
-            path: whole.unwrap_or(path).to_owned(),
+            path: path.to_owned(),
             size: meta.len(),
             modified_ms: modified_ms(meta),
-            partial: whole.is_some(),
+            partial,
             identity: identity(meta),
             file,
         })
+    }
+}
+
+/// None for what is not there, or no longer.
+fn if_there<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(it) => Ok(Some(it)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -147,8 +173,7 @@ impl Media {
 
     /// Whether nobody is about to refer to this file.
     pub(crate) fn is_free(&self, found: &Found) -> bool {
-        let holds = &self.inner.holds;
-        holds.unless_held(&found.path, || ()).is_some()
+        !self.inner.holds.is_held(&found.path)
     }
 
     /// Sets a file aside that no row refers to; false if it is in use after all, or another than it was.
@@ -178,51 +203,74 @@ impl Media {
         found: &Found,
         work: impl FnOnce() -> io::Result<()>,
     ) -> io::Result<bool> {
-        let done =
-            self.inner
-                .holds
-                .unless_held(&found.path, || match fs::symlink_metadata(&found.file) {
-                    Ok(now) if identity(&now) == found.identity => work().map(|()| true),
-                    Ok(_) => Ok(false),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-                    Err(error) => Err(error),
-                });
+        let holds = &self.inner.holds;
+        let done = holds.unless_held(&found.path, || {
+            match if_there(fs::symlink_metadata(&found.file))? {
+                Some(now) if identity(&now) == found.identity => work().map(|()| true),
+                _ => Ok(false),
+            }
+        });
         done.unwrap_or(Ok(false))
     }
 
-    /// The folders of what has been aside for longer than [`KEPT_DAYS`].
+    /// The folder of what is aside.
+    pub(crate) fn aside(&self) -> PathBuf {
+        self.inner.root.join(ASIDE)
+    }
+
+    /// The folders of what is aside, the oldest first.
     ///
     /// # Errors
     /// What the system said.
-    pub(crate) fn long_aside(&self, now: WallMs) -> io::Result<Vec<PathBuf>> {
-        let Ok(first_kept) = day(now).checked_sub(KEPT_DAYS.days()) else {
-            return Ok(Vec::new());
-        };
-        let folders = match fs::read_dir(self.inner.root.join(ASIDE)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            folders => folders?,
-        };
-        let mut long = Vec::new();
-        for folder in folders {
-            let folder = folder?;
-            let day = folder
-                .file_name()
-                .to_str()
-                .and_then(|n| n.parse::<Date>().ok());
-            if day.is_some_and(|day| day < first_kept) {
-                long.push(folder.path());
+    pub(crate) fn days_aside(&self) -> io::Result<Vec<DayAside>> {
+        let mut days = Vec::new();
+        for entry in if_there(fs::read_dir(self.aside()))?.into_iter().flatten() {
+            let entry = entry?;
+            let name = entry.file_name();
+            if let Some(Ok(date)) = name.to_str().map(str::parse) {
+                let folder = entry.path();
+                days.push(DayAside { date, folder });
             }
         }
-        Ok(long)
+        days.sort_unstable_by_key(|day| day.date);
+        Ok(days)
     }
 }
 
-/// Through the files of a folder of what is aside.
-///
-/// # Errors
-/// What the system said.
-pub(crate) fn walk_aside(folder: &Path) -> io::Result<Walk> {
-    Walk::new(folder.to_path_buf(), "", None)
+/// The folder of what was set aside on one day.
+#[derive(Debug, Clone)]
+pub(crate) struct DayAside {
+    /// In UTC.
+    pub(crate) date: Date,
+    folder: PathBuf,
+}
+
+impl DayAside {
+    /// The first day on which it is not kept any longer; none beyond the calendar.
+    pub(crate) fn removed_from(&self) -> Option<Date> {
+        self.date.checked_add((KEPT_DAYS + 1).days()).ok()
+    }
+
+    /// Whether it has been aside for long enough, as far as the wall clock can be believed.
+    pub(crate) fn is_over(&self, now: WallMs) -> bool {
+        self.removed_from().is_some_and(|until| until <= day(now))
+    }
+
+    /// Through its files.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn walk(&self) -> io::Result<Walk> {
+        Walk::new(self.folder.clone(), "", None)
+    }
+
+    /// Removes it with all that is still in it.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(crate) fn remove(&self) -> io::Result<()> {
+        if_there(fs::remove_dir_all(&self.folder)).map(drop)
+    }
 }
 
 /// Removes a file that has been aside for long enough.
@@ -230,10 +278,11 @@ pub(crate) fn walk_aside(folder: &Path) -> io::Result<Walk> {
 /// # Errors
 /// What the system said.
 pub(crate) fn remove_for_good(found: &Found) -> io::Result<()> {
-    fs::remove_file(&found.file)
+    if_there(fs::remove_file(&found.file)).map(drop)
 }
 
-/// What an attempt to write a file has left when nobody else writes it: its names are counted up from 1.
+/// What attempts to write a file have left: their names are counted up from 1. For who holds the file alone
+/// ([`Holds::if_alone`](super::held::Holds::if_alone)), since a name does not tell whose attempt it is.
 pub(super) fn remove_attempts(file: &Path) {
     for attempt in 1_u32.. {
         let mut name = file.as_os_str().to_owned();
@@ -241,5 +290,63 @@ pub(super) fn remove_attempts(file: &Path) {
         if fs::remove_file(name).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_bounded_by_what_is_looked_at_even_where_nothing_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let days = dir.path().join("agents/rsud/snapshot");
+        for day in 0..50 {
+            fs::create_dir_all(days.join(day.to_string())).unwrap();
+            fs::write(days.join(format!("{day}/ff-7-a.jpg")), "picture").unwrap();
+        }
+        let media = Media::open(dir.path()).unwrap();
+        let steps = |since| {
+            let mut walk = media.walk(since).unwrap();
+            let (mut steps, mut found) = (1, 0);
+            loop {
+                let step = walk.look_at(10).unwrap();
+                found += step.found.len();
+                assert!(step.found.len() <= 10);
+                if step.done {
+                    return (steps, found);
+                }
+                steps += 1;
+            }
+        };
+        // 3 levels, of which each begins and ends, and 50 days that are passed over
+        assert_eq!(steps(Some(WallMs::MAX)), (6, 0));
+        let (steps, found) = steps(None);
+        assert!(steps > 15, "{steps}");
+        assert_eq!(found, 50);
+    }
+
+    #[test]
+    fn only_a_numbered_attempt_at_a_records_file_is_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let day = "agents/rsud/snapshot/2026-01-01";
+        fs::create_dir_all(dir.path().join(day)).unwrap();
+        for name in [
+            "ff-7-a.jpg",
+            "ff-7-a.jpg#12",
+            "ff-7-a.jpg#",
+            "ff-7-a.jpg#1a",
+            "notes#1",
+            "plan#1 of 2.txt",
+        ] {
+            fs::write(dir.path().join(day).join(name), "x").unwrap();
+        }
+        fs::write(dir.path().join("agents/rsud/notes#1"), "x").unwrap();
+        let media = Media::open(dir.path()).unwrap();
+        let mut found = media.walk(None).unwrap().step().unwrap().found;
+        found.sort_by_key(|f| f.partial);
+        let seen: Vec<_> = found.iter().map(|f| (f.path.as_str(), f.partial)).collect();
+        let file = format!("{day}/ff-7-a.jpg");
+        assert_eq!(seen, [(file.as_str(), false), (file.as_str(), true)]);
     }
 }

@@ -6,7 +6,7 @@ use askama::Template;
 use scc_common::clock::WallMs;
 use scc_common::record::State;
 
-use crate::ingest::{Trouble, TroubleKind};
+use crate::ingest::{Aside, Trouble, TroubleKind};
 
 use super::page::Part;
 use super::session::Viewer;
@@ -32,12 +32,14 @@ pub(crate) enum What {
     Files,
     /// A certificate or list has to be replaced because of its date.
     Ending,
+    /// Media files that no record refers to are kept aside for a while.
+    Aside,
 }
 
 impl What {
     /// What is only to be done, and holds up nothing.
     #[cfg(test)]
-    pub(crate) const TO_DO: [Self; 2] = [Self::Files, Self::Ending];
+    pub(crate) const TO_DO: [Self; 3] = [Self::Files, Self::Ending, Self::Aside];
 
     /// Each of the others, for a test that every one has its words.
     #[cfg(test)]
@@ -75,6 +77,7 @@ impl What {
             Self::Slow => "slow",
             Self::Files => "files",
             Self::Ending => "ending",
+            Self::Aside => "aside",
         }
     }
 }
@@ -88,14 +91,33 @@ pub(crate) struct HubTrouble {
     pub(crate) kind: TroubleKind,
     /// None: not known.
     pub(crate) since_ms: Option<WallMs>,
+    /// With [`What::Aside`]: how much, where and until when.
+    pub(crate) aside: Option<Aside>,
 }
 
 impl HubTrouble {
+    /// What it means, in the reader's words.
+    pub(crate) fn means(&self, t: &T) -> String {
+        let key = format!("hub-{}-what", self.what.name());
+        let Some(aside) = &self.aside else {
+            return t.s(&key);
+        };
+        let args = [
+            ("files", t.int(aside.files).into()),
+            ("size", t.bytes(aside.bytes).into()),
+            ("folder", aside.folder.display().to_string().into()),
+            ("day", t.day_long(aside.removed_from_ms).into()),
+        ];
+        t.with(&key, &args)
+    }
+
     /// The key of what an operator does about it: by its kind where that says more than what it is.
     pub(crate) fn remedy(&self) -> String {
         let what = self.what.name();
         match (self.what, self.kind.name()) {
-            (What::Database, Some(kind)) => format!("hub-{what}-remedy-{kind}"),
+            (What::Database, Some(kind)) | (What::Media, Some(kind @ "full")) => {
+                format!("hub-{what}-remedy-{kind}")
+            }
             _ => format!("hub-{what}-remedy"),
         }
     }
@@ -110,6 +132,7 @@ impl App {
                 why: String::new(),
                 kind: TroubleKind::Other,
                 since_ms: None,
+                aside: None,
             }];
         }
         let (status, missing) = (self.ingest.borrow(), self.missing.borrow());
@@ -126,7 +149,15 @@ impl App {
     /// What those who run the hub have to do although nothing waits for it.
     pub(crate) fn hub_to_do(&self) -> Vec<HubTrouble> {
         let (unusable, ending) = (self.files.all_unusable(), self.files.all_ending());
-        those([(What::Files, &unusable), (What::Ending, &ending)])
+        let mut to_do = those([(What::Files, &unusable), (What::Ending, &ending)]);
+        to_do.extend(self.ingest.borrow().aside.clone().map(|aside| HubTrouble {
+            what: What::Aside,
+            why: aside.each.clone(),
+            kind: TroubleKind::Other,
+            since_ms: Some(aside.since_ms),
+            aside: Some(aside),
+        }));
+        to_do
     }
 }
 
@@ -138,6 +169,7 @@ fn those<const N: usize>(each: [(What, &Option<Trouble>); N]) -> Vec<HubTrouble>
                 why: trouble.why.clone(),
                 kind: trouble.kind,
                 since_ms: Some(trouble.since_ms),
+                aside: None,
             })
         })
         .collect()

@@ -508,6 +508,7 @@ mod tests {
         let kinds = crate::ingest::TroubleKind::ALL;
         let kinds = kinds.iter().filter_map(|kind| kind.name());
         wanted.extend(kinds.map(|kind| format!("hub-database-remedy-{kind}")));
+        wanted.push("hub-media-remedy-full".into());
         for m in 1..=12 {
             wanted.push(format!("month-{m}"));
             wanted.push(format!("month-short-{m}"));

@@ -7,14 +7,15 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use scc_common::checksum::Checksum;
-use scc_common::clock::{Clock as _, SystemClock};
+use scc_common::clock::{Clock as _, ManualClock, SystemClock};
 use scc_common::id::{Epoch, Seq};
 use scc_common::record::RecordBody;
 use scc_common::stream::Stream;
 use tokio_util::sync::CancellationToken;
 
 use super::harness::{Hub, STILLS, agent, still};
-use crate::ingest::sweep::{AGE_MS, Swept, all, candidates, take, unreferenced};
+use crate::ingest::aside::{self, Overdue};
+use crate::ingest::sweep::{AGE_MS, Swept, Tally, all, candidates, take, unreferenced};
 use crate::media::sweep::{Found, KEPT_DAYS};
 use crate::media::{Media, MediaKind};
 use crate::store::Store;
@@ -66,13 +67,16 @@ fn reader(hub: &Hub) -> Store {
     Store::look(&hub.config().database()).unwrap()
 }
 
-async fn sweep(hub: &Hub, now: i64) -> Swept {
-    let mut swept = Swept::default();
-    all(&hub.media, &reader(hub), now, None, &mut swept)
+/// One of the sweeps of a process that remembers what was overdue.
+async fn sweep(hub: &Hub, clock: &ManualClock, overdue: &mut Overdue) -> Swept {
+    let (mut swept, now) = (Swept::default(), clock.stamp());
+    all(&hub.media, &reader(hub), &now, None, overdue, &mut swept)
         .await
         .unwrap();
     swept
 }
+
+const DAY: u32 = 24 * 3_600_000;
 
 fn files_aside(hub: &Hub) -> Vec<PathBuf> {
     super::crash::files(&hub.media_root().join("aside"))
@@ -131,19 +135,62 @@ async fn what_no_row_refers_to_is_set_aside_when_the_hub_starts_and_removed_a_mo
         assert_eq!(fs::read(file).unwrap(), b"picture");
     }
 
-    let day = 24 * 3_600_000;
-    let kept = sweep(&hub, now() + i64::from(KEPT_DAYS) * day).await;
-    assert_eq!(kept.removed.files, 0);
-    assert_eq!(kept.aside.files, 1, "the young one is no longer young");
-    let over = sweep(&hub, now() + i64::from(KEPT_DAYS + 1) * day).await;
-    assert_eq!((over.removed.files, over.removed.bytes), (2, 14));
+    hub.until(|hub| hub.status().aside.is_some()).await;
+    let told = hub.status().aside.unwrap();
+    assert_eq!((told.files, told.bytes), (2, 14));
+    assert_eq!(told.folder, hub.media.aside());
+    let kept = i64::from(KEPT_DAYS) * i64::from(DAY);
+    assert!(told.removed_from_ms > now() + kept && told.removed_from_ms <= now() + kept + AGE_MS);
+
+    let (clock, mut overdue) = (ManualClock::at(now()), Overdue::default());
+    clock.step_wall(kept);
+    let swept = sweep(&hub, &clock, &mut overdue).await;
+    assert_eq!(swept.removed.files, 0);
+    assert_eq!(swept.aside.files, 1, "the young one is no longer young");
+    clock.advance(DAY);
+    assert_eq!(
+        sweep(&hub, &clock, &mut overdue).await.removed,
+        Tally::default()
+    );
+    clock.advance(DAY);
+    let over = sweep(&hub, &clock, &mut overdue).await.removed;
+    assert_eq!((over.files, over.bytes), (2, 14));
     assert_eq!(files_aside(&hub).len(), 1);
+    fs::remove_dir_all(hub.media.aside()).unwrap();
+    assert_eq!(aside::count(&hub.media).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_wall_clock_that_is_ahead_removes_nothing_in_a_process_first_day() {
+    let hub = Hub::start().await;
+    orphan(&hub, &path(1)).await;
+    let (clock, mut overdue) = (ManualClock::at(now()), Overdue::default());
+    assert_eq!(sweep(&hub, &clock, &mut overdue).await.aside.files, 1);
+    let year = 365 * i64::from(DAY);
+    clock.step_wall(year);
+    for _ in 0..24 {
+        assert_eq!(sweep(&hub, &clock, &mut overdue).await.removed.files, 0);
+        clock.advance(DAY / 24 - 1);
+    }
+    // set right, and wrong again: the day begins anew
+    clock.step_wall(-year);
+    assert_eq!(sweep(&hub, &clock, &mut overdue).await.removed.files, 0);
+    clock.step_wall(year);
+    clock.advance(DAY);
+    assert_eq!(sweep(&hub, &clock, &mut overdue).await.removed.files, 0);
+    // another process knows nothing of the first one's day
+    clock.advance(DAY);
+    let mut restarted = Overdue::default();
+    assert_eq!(sweep(&hub, &clock, &mut restarted).await.removed.files, 0);
+    assert_eq!(files_aside(&hub).len(), 1);
+    assert_eq!(sweep(&hub, &clock, &mut overdue).await.removed.files, 1);
 }
 
 /// Up to the moment when files are known to be without a row.
 async fn found_without_a_row(hub: &Hub) -> Vec<Found> {
-    let found = hub.media.walk(None).unwrap().next(100).unwrap();
-    let (_, whole) = candidates(&hub.media, found, now());
+    let step = hub.media.walk(None).unwrap().step().unwrap();
+    assert!(step.done);
+    let (_, whole) = candidates(&hub.media, step.found, now());
     unreferenced(&reader(hub), whole).await.unwrap()
 }
 
@@ -232,22 +279,25 @@ async fn no_row_is_ever_without_its_file_while_records_come_and_sweeps_go_on() {
     let (media, store, stop) = (hub.media.clone(), reader(&hub), CancellationToken::new());
     let stopped = stop.clone();
     let sweeps = tokio::spawn(async move {
-        let mut aside = 0;
+        let (mut aside, mut overdue) = (0, Overdue::default());
         while !stopped.is_cancelled() {
             // a clock that is a year ahead: nothing is young
+            let later = ManualClock::at(now() + 365 * AGE_MS).stamp();
             let mut swept = Swept::default();
-            let later = now() + 365 * AGE_MS;
-            all(&media, &store, later, None, &mut swept).await.unwrap();
+            all(&media, &store, &later, None, &mut overdue, &mut swept)
+                .await
+                .unwrap();
             aside += swept.aside.files;
         }
         aside
     });
+    hub.until(|hub| !files_aside(hub).is_empty()).await;
     for seq in 1..=RECORDS {
         hub.records(STILLS, [(seq, still(seq, PICTURE))]).await;
     }
     hub.until_watermark(STILLS, RECORDS).await;
     stop.cancel();
-    println!("{} set aside", sweeps.await.unwrap());
+    assert!(sweeps.await.unwrap() > 0, "the sweeps did take files");
     let rows = hub.texts("SELECT media FROM record");
     assert_eq!(rows.len() as u64, RECORDS);
     for path in rows {
@@ -266,9 +316,10 @@ async fn a_later_sweep_looks_only_where_something_has_come_or_gone() {
     File::open(&folder).unwrap().set_modified(long_ago).unwrap();
     orphan(&hub, &new).await;
     assert_eq!(STILLS.1, Stream::Snapshot);
-    let mut swept = Swept::default();
-    let since = Some(now() - AGE_MS);
-    all(&hub.media, &reader(&hub), now(), since, &mut swept)
+    let (mut overdue, mut swept) = (Overdue::default(), Swept::default());
+    let (stamp, since) = (ManualClock::at(now()).stamp(), Some(now() - AGE_MS));
+    let store = reader(&hub);
+    all(&hub.media, &store, &stamp, since, &mut overdue, &mut swept)
         .await
         .unwrap();
     assert!(hub.media.is_there(&old) && !hub.media.is_there(&new));
