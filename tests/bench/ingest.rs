@@ -92,12 +92,6 @@ fn main() -> anyhow::Result<()> {
             }
         }
     }
-    let mut lost = BTreeMap::new();
-    if !options.no_kills {
-        for who in &who {
-            kills(&place, &options, *who, &mut lost)?;
-        }
-    }
     println!("bare sqlite rows_per_s={bare}");
     for ((load, who), s) in &all {
         let line = Line::new("stand")
@@ -111,6 +105,12 @@ fn main() -> anyhow::Result<()> {
             .with("p50_ms", &s.p50)
             .with("p99_ms", &s.p99);
         println!("{line}");
+    }
+    let mut lost = BTreeMap::new();
+    if !options.no_kills {
+        for who in &who {
+            kills(&place, &options, *who, &mut lost)?;
+        }
     }
     println!("{}", last_line(&bare, &all, &lost));
     Ok(())
@@ -291,7 +291,7 @@ fn kills(
         // what is in flight towards the sender arrives
         std::thread::sleep(Duration::from_secs(1));
         start_again(&mut stand, role)?;
-        let mut stored = stand.stored()?;
+        let mut stored = recovered(&stand)?;
         // until nothing more comes: a broker sends again within 5 s what was not acknowledged
         let mut quiet = 0;
         while quiet < 8 {
@@ -331,6 +331,18 @@ fn start_again(stand: &mut Stand<'_>, role: &'static str) -> anyhow::Result<()> 
     loop {
         match stand.run(role) {
             Err(_) if tries < 10 => tries += 1,
+            ended => return ended,
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// What is stored, once a database that was killed has read its log again.
+fn recovered(stand: &Stand<'_>) -> anyhow::Result<HashMap<String, Vec<u64>>> {
+    let mut tries = 0;
+    loop {
+        match stand.stored() {
+            Err(_) if tries < 60 => tries += 1,
             ended => return ended,
         }
         std::thread::sleep(Duration::from_secs(1));
