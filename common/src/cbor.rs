@@ -124,7 +124,8 @@ mod tests {
     use crate::checksum::Checksum;
     use crate::clock::{Clock as _, ManualClock};
     use crate::id::{AgentId, BootId, DeviceId, Epoch, RunId};
-    use crate::record::{Content, Health, LinkMode, Punch, PunchBatch, RecordBody, Way};
+    use crate::record::tests::punches;
+    use crate::record::{Content, Health, LinkMode, RecordBody};
     use crate::stream::Stream;
     use crate::wire::{
         Down, DownMessage, Gap, GapReason, Hello, LaneOffer, Records, SeqRange, Up, UpMessage,
@@ -211,28 +212,13 @@ mod tests {
             new_epoch: false,
             msg: DownMessage::Other,
         };
-        let punches = PunchBatch {
-            serial: "CGKK223862906".into(),
-            way: Way::Pull,
-            utc_offset_min: 480,
-            drift_ms: Some(-1_500),
-            read: None,
-            punches: vec![Punch {
-                user: "10036".into(),
-                local_s: 848_000_000,
-                state: 0,
-                verify: 15,
-                ordinal: 0,
-                raw: vec![1; 40],
-            }],
-        };
         let stamp = ManualClock::at(5).stamp();
         vec![
             body,
             RecordBody::new(
                 stamp,
                 DeviceId::new("loket").ok(),
-                Content::Punches(punches),
+                Content::Punches(punches()),
             )
             .encode(),
             Up::new(agent(), UpMessage::Records(records)).encode(),

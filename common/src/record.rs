@@ -526,7 +526,7 @@ pub struct Segment {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -536,6 +536,25 @@ mod tests {
             mono_ms: 42,
             wall_ms: 1_795_000_000_000,
             quality: ClockQuality::Ntp,
+        }
+    }
+
+    /// What a terminal's log has of one person.
+    pub(crate) fn punches() -> PunchBatch {
+        PunchBatch {
+            serial: "CGKK223862906".into(),
+            way: Way::Pull,
+            utc_offset_min: 480,
+            drift_ms: Some(-1_500),
+            read: None,
+            punches: vec![Punch {
+                user: "10036".into(),
+                local_s: 848_000_000,
+                state: 0,
+                verify: 15,
+                ordinal: 0,
+                raw: vec![1; 40],
+            }],
         }
     }
 
@@ -553,25 +572,7 @@ mod tests {
                     jpeg: vec![0xff, 0xd8, 0xff],
                 }),
             ),
-            RecordBody::new(
-                stamp(),
-                Some(device),
-                Content::Punches(PunchBatch {
-                    serial: "CGKK223862906".into(),
-                    way: Way::Pull,
-                    utc_offset_min: 480,
-                    drift_ms: Some(-1_500),
-                    read: None,
-                    punches: vec![Punch {
-                        user: "10036".into(),
-                        local_s: 848_000_000,
-                        state: 0,
-                        verify: 15,
-                        ordinal: 0,
-                        raw: vec![1; 40],
-                    }],
-                }),
-            ),
+            RecordBody::new(stamp(), Some(device), Content::Punches(punches())),
             RecordBody::new(stamp(), None, Content::Event(Event::AgentStopped {})),
         ];
         for body in bodies {
